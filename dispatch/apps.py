@@ -1,0 +1,11 @@
+"""Django's view of this package."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class DispatchConfig(AppConfig):
+    """Dispatcher and ingest. No tables of its own."""
+
+    name = "dispatch"
+    verbose_name = _("Dispatch")

@@ -1,0 +1,1 @@
+"""Who may do what: log-in links now; API keys, worker keys, roles and permissions live here too."""

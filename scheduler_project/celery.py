@@ -1,0 +1,59 @@
+"""Celery's app: how it is set up, and the one place where signals are connected.
+
+Only what the platform relies on is set: JSON alone, no result backend (the row is the result), confirms on everything
+that is published, late acknowledgement left off because the permit decides what may start.
+"""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
+
+
+def make_app() -> Celery:
+    """The Celery app of this project, configured from Django's settings."""
+    import django
+    from django.conf import settings
+
+    django.setup()
+    from tasks_app.messages.execution import queue_for
+    from workers_app import wiring
+    from workers_app.conf import conf
+
+    made = Celery("signalbox")
+    made.conf.update(
+        broker_url=settings.BROKER_URL,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"confirm_publish": True} if settings.BROKER_URL.startswith("amqp") else {},
+        accept_content=["json"],
+        task_serializer="json",
+        result_serializer="json",
+        event_serializer="json",
+        result_backend=None,
+        task_ignore_result=True,
+        task_default_queue=queue_for("default"),
+        task_queues=[
+            Queue(queue_for(name), Exchange("", type="direct"), routing_key=queue_for(name), durable=True)
+            for name in conf().task_types
+        ],
+        task_create_missing_queues=True,
+        worker_prefetch_multiplier=4,
+        worker_send_task_events=True,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_enable_remote_control=True,
+        worker_state_db=None,
+        imports=list(conf().imports),
+        timezone="UTC",
+        enable_utc=True,
+    )
+    wiring.connect(made)
+    made.set_default()
+    return made
+
+
+app = make_app()

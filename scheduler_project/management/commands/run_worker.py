@@ -1,0 +1,52 @@
+"""`manage.py run_worker`: a Celery worker for managed runs."""
+
+from __future__ import annotations
+
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+
+class Command(BaseCommand):
+    """Start a worker."""
+
+    help = _("Start a worker: takes runs of the given task types until it is told to stop.")
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Options of the command."""
+        parser.add_argument(
+            "--name", default=socket.gethostname().partition(".")[0], help=_("worker id, without dots")
+        )
+        parser.add_argument("--slots", type=int, default=2, help=_("bodies at the same time"))
+        parser.add_argument(
+            "--task-types", default="", help=_("comma separated; default: all configured ones")
+        )
+        parser.add_argument("--loglevel", default="INFO")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Run until stopped."""
+        from scheduler_project.celery import app
+        from tasks_app.parameters import task_type_problems
+        from workers_app.conf import conf
+        from workers_app.running import run_worker
+
+        task_types = [name.strip() for name in options["task_types"].split(",") if name.strip()] or list(
+            conf().task_types
+        )
+        for name in task_types:
+            if problems := task_type_problems(name):
+                raise CommandError(f"--task-types {name!r}: {problems[0]}")
+        if not options["name"] or "." in options["name"] or "@" in options["name"]:
+            raise CommandError(_("--name must not be empty and must not contain dots or @"))
+        if options["slots"] < 1:
+            raise CommandError(_("--slots must be 1 or more"))
+        run_worker(
+            app,
+            name=options["name"],
+            slots=options["slots"],
+            task_types=task_types,
+            loglevel=options["loglevel"],
+        )

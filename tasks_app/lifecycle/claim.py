@@ -1,0 +1,96 @@
+"""Claim: PENDING → DISPATCHED, with a fresh token for each dispatch.
+
+The caller brings the candidates as a query (due, not blocked, at most as many as there is credit for) inside the
+transaction in which it holds the queues' rows. On PostgreSQL that query becomes the body of one statement that locks
+with SKIP LOCKED, writes and returns what a message needs. Expected plan: Index Scan using run_claim for the candidates,
+nested loop over taskrun_pkey for the update.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from django.db import connection, transaction
+
+from tasks_app.lifecycle.rows import postgres_cursor, update_rows
+from tasks_app.models import TaskRun
+from tasks_app.querysets import RunQuerySet
+from tasks_app.states import RunStatus
+
+
+class Claimed(NamedTuple):
+    """A run that was just claimed, with what its message says."""
+
+    id: int
+    task_id: int
+    task_name: str
+    task_type: str
+    executor: str
+    parameters: dict[str, Any]
+    attempt: int
+    token: UUID
+    timeout_seconds: int
+    correlation_id: UUID
+    traceparent: str
+    dispatch_count: int
+    due_at: datetime
+
+
+_RETURNED = (
+    "id", "task_id", "task_name", "task_type", "executor", "parameters", "attempt", "token", "timeout_seconds",
+    "correlation_id", "traceparent", "dispatch_count", "due_at",
+)  # fmt: skip
+
+
+def claim(candidates: RunQuerySet, *, now: datetime, permit_within: timedelta) -> list[Claimed]:
+    """Set the candidates DISPATCHED and return them, best first.
+
+    `candidates` is ordered and limited, and holds nothing but PENDING rows. A row that another transaction has locked
+    is left out.
+    """
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            claimed = _claim_postgres(candidates, now, now + permit_within)
+        else:
+            claimed = _claim_locked(candidates, now, now + permit_within)
+    return claimed
+
+
+def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> list[Claimed]:
+    picked = candidates.select_for_update(skip_locked=True, of=("self",)).values("pk")
+    inner, inner_params = picked.query.sql_with_params()
+    table = TaskRun._meta.db_table
+    returned = ", ".join(f'run."{name}"' for name in _RETURNED)
+    sql = (
+        f"WITH picked AS MATERIALIZED ({inner}) "
+        f'UPDATE "{table}" AS run SET status = %s, token = gen_random_uuid(), dispatched_at = %s, permit_by = %s, '
+        f"dispatch_count = run.dispatch_count + 1 "
+        f"FROM picked WHERE run.id = picked.id RETURNING {returned}, run.priority"
+    )
+    with postgres_cursor() as cursor:
+        cursor.execute(sql, (*inner_params, RunStatus.DISPATCHED.value, now, permit_by))
+        rows = cursor.fetchall()
+    rows.sort(key=lambda row: (-row[-1], row[12], row[0]))
+    return [Claimed(*row[:5], json.loads(row[5]), *row[6:-1]) for row in rows]
+
+
+def _claim_locked(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> list[Claimed]:
+    ids = list(candidates.values_list("pk", flat=True))
+    found = {row[0]: row for row in TaskRun.objects.filter(pk__in=ids).values_list(*_RETURNED)}
+    claimed = [
+        Claimed._make(found[pk])._replace(token=uuid4(), dispatch_count=found[pk][11] + 1)
+        for pk in ids
+        if pk in found
+    ]
+    update_rows(
+        TaskRun,
+        ("status", "token", "dispatched_at", "permit_by", "dispatch_count"),
+        [
+            (run.id, RunStatus.DISPATCHED.value, run.token, now, permit_by, run.dispatch_count)
+            for run in claimed
+        ],
+    )
+    return claimed

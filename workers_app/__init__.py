@@ -1,0 +1,16 @@
+"""WHO runs it: workers, their leases, and how a delivered message becomes at most one execution of a body.
+
+A worker is a Celery worker (`celery.bin.worker`, unchanged) with these parts around it:
+
+* `celery_signals`   one function a Celery signal, each one call into the packages below; connected in one place
+* `execution`        in the pool child: verify the message, register, ask for a permit, run the body, tell the outcome;
+                     in the main process: the table of what runs, the guardian, the lease, collecting and flushing
+* `executors`        what a body can be: a registered Celery task, or a shell command under a supervisor
+* `control_plane`    the port to the control plane and its adapters
+* `job`              the interface that a body sees: progress, cancel check, idempotency keys, logger
+* `heartbeat`        telemetry
+
+Rules that shape it: a child registers before it asks; nothing starts without a permit; what ended stays on a list until
+the control plane says that it is recorded; and whoever cannot renew its lease ends its bodies before anybody else may
+start them again. `watch`, for foreign Celery applications, will live here too.
+"""

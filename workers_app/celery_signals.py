@@ -1,0 +1,58 @@
+"""Celery's signals, one function and one call each. `wiring.connect` is the one place that connects them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers_app.execution import outcome
+from workers_app.worker_process import WorkerProcess
+
+
+def worker_init(sender: Any, **_: Any) -> None:
+    """Main process, before the pool is made."""
+    WorkerProcess.prepare(sender)
+
+
+def worker_process_init(**_: Any) -> None:
+    """Pool child, after Celery has built its tracing functions."""
+    WorkerProcess.current().attach_child()
+
+
+def worker_ready(sender: Any, **_: Any) -> None:
+    """Main process, consuming."""
+    WorkerProcess.current().start(sender)
+
+
+def worker_shutting_down(**_: Any) -> None:
+    """Main process, SIGTERM or the like: running bodies go on, nothing new begins."""
+    WorkerProcess.current().drain()
+
+
+def worker_shutdown(**_: Any) -> None:
+    """Main process, after a warm shutdown."""
+    WorkerProcess.current().stop()
+
+
+def heartbeat_sent(**_: Any) -> None:
+    """Main process, every two seconds."""
+    WorkerProcess.current().send_heartbeat()
+
+
+def task_unknown(message: Any, name: str, **_: Any) -> None:
+    """Main process: a function that is not registered here."""
+    WorkerProcess.current().report_unknown(message, name)
+
+
+def task_success(result: Any, **_: Any) -> None:
+    """Pool child, after a body returned."""
+    outcome.succeeded(result)
+
+
+def task_failure(exception: BaseException, einfo: Any, **_: Any) -> None:
+    """Pool child, after a body raised (in the main process: a lost child, which `Node` tells by itself)."""
+    outcome.failed(exception, str(getattr(einfo, "traceback", "") or ""))
+
+
+def task_retry(reason: Any, einfo: Any, **_: Any) -> None:
+    """Pool child, `self.retry` or `autoretry_for`."""
+    outcome.retried(reason, str(getattr(einfo, "traceback", "") or ""))

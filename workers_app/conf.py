@@ -1,0 +1,81 @@
+"""Configuration section "workers": leases, drain, reporting, limits of a body's output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from django.core.signals import setting_changed
+
+from tasks_app.sections import read, require_positive
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Everything that workers, and those who judge them, can be told."""
+
+    #: A worker that has not renewed for this long is over for the reaper. Choose it between recovery time (short) and
+    #: tolerance for a database that is away (long): after lease_seconds - lease_margin_seconds a worker ends its bodies.
+    lease_seconds: float = 60.0
+    #: By how much the worker gives up before the reaper does; bounds the overlap of an attempt and its successor.
+    lease_margin_seconds: float = 5.0
+    #: Renewals per lease; more find out sooner about cancels and settle finished attempts sooner.
+    renewals_per_lease: int = 12
+    heartbeat_seconds: float = 10.0
+    #: No heartbeat for this long makes a worker SUSPECT on the screen. Nobody is declared dead by it.
+    suspect_after_seconds: float = 30.0
+    #: On SIGTERM, how long running bodies may go on before they are ended.
+    drain_seconds: float = 60.0
+    #: Between asking a body to stop and killing it.
+    stop_grace_seconds: float = 1.0
+    report_flush_seconds: float = 0.1
+    report_batch_max: int = 500
+    log_bytes_max: int = 1024 * 1024
+    #: Modules with Celery tasks of the users, imported by workers and by whoever validates function names.
+    imports: Sequence[str] = field(default_factory=tuple)
+    #: Task types that a worker takes when it is not told any.
+    task_types: Sequence[str] = ("default",)
+
+    def __post_init__(self) -> None:
+        """Refuse a lease that could not be held."""
+        require_positive(
+            self,
+            "lease_seconds",
+            "lease_margin_seconds",
+            "renewals_per_lease",
+            "heartbeat_seconds",
+            "suspect_after_seconds",
+            "stop_grace_seconds",
+            "report_flush_seconds",
+            "report_batch_max",
+            "log_bytes_max",
+        )
+        if self.lease_margin_seconds >= self.lease_seconds / 2:
+            raise ValueError("lease_margin_seconds must be below half of lease_seconds")
+        if self.renewals_per_lease < 3:
+            raise ValueError("renewals_per_lease must be 3 or more")
+
+    @property
+    def renew_every_seconds(self) -> float:
+        """Seconds between renewals."""
+        return self.lease_seconds / self.renewals_per_lease
+
+    @property
+    def hold_seconds(self) -> float:
+        """How long after *sending* its last answered renewal a worker may go on."""
+        return self.lease_seconds - self.lease_margin_seconds
+
+
+@lru_cache(maxsize=1)
+def conf() -> WorkerSettings:
+    """The section as configured; read once a process."""
+    return read(WorkerSettings, "workers")
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "SIGNALBOX":
+        conf.cache_clear()
+
+
+setting_changed.connect(_forget)

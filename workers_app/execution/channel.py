@@ -1,0 +1,136 @@
+"""The socket on which pool children tell the main process what came of their attempts.
+
+A stream socket in a private folder; each child connects once. Frames are length-prefixed: 4 bytes of size, 1 byte of
+kind, 16 bytes of nonce, then JSON text that the main process passes on without reading it. The kernel keeps what a child
+wrote when the child dies, and the end of the stream then tells that it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+_HEAD: Final = struct.Struct("!IB16s")
+HELLO: Final = 1
+FINISH: Final = 2
+TELEMETRY: Final = 3
+HAND_BACK: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message of a child: kind, the attempt's nonce, JSON text."""
+
+    kind: int
+    nonce: bytes
+    payload: bytes
+
+
+class ChildEnd:
+    """A child's side: blocking writes, safe to use from several threads of the child."""
+
+    def __init__(self, path: str) -> None:
+        """Connect; the process id goes first, so that the main process knows whose stream it is."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(path)
+        self._lock = threading.Lock()
+        self.send(HELLO, bytes(16), str(os.getpid()).encode())
+
+    def send(self, kind: int, nonce: bytes, payload: bytes) -> None:
+        """Write one frame; returns when the kernel has it all. Raises OSError when the main process is gone."""
+        with self._lock:
+            self._socket.sendall(_HEAD.pack(len(payload), kind, nonce) + payload)
+
+
+@dataclass
+class _Stream:
+    socket: socket.socket
+    buffer: bytearray = field(default_factory=bytearray)
+    pid: int = 0
+
+
+class MainEnd:
+    """The main process's side: one thread reads every child's stream."""
+
+    def __init__(self, on_frame: Callable[[Frame], None], on_gone: Callable[[int], None]) -> None:
+        """on_frame gets each frame in the order in which its child wrote it; on_gone the pid after its last frame."""
+        self._on_frame, self._on_gone = on_frame, on_gone
+        self._folder = tempfile.mkdtemp(prefix="signalbox-")
+        self.path = str(Path(self._folder) / "outcomes")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(self.path)
+        self._listening.listen(128)
+        self._listening.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listening, selectors.EVENT_READ, None)
+        self._owner = os.getpid()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="signalbox-collect", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read. Call after the pool has forked, or before: children inherit nothing that they use."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop reading and remove the socket; what children wrote before was read."""
+        if os.getpid() != self._owner:
+            return
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._listening.close()
+        for path in (Path(self.path),):
+            path.unlink(missing_ok=True)
+        Path(self._folder).rmdir()
+
+    def _read(self) -> None:
+        while not self._closed.is_set():
+            for key, _ in self._selector.select(timeout=0.2):
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._receive(key.data)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listening.accept()
+        except (BlockingIOError, OSError):
+            return
+        connection.setblocking(False)
+        self._selector.register(connection, selectors.EVENT_READ, _Stream(connection))
+
+    def _receive(self, stream: _Stream) -> None:
+        try:
+            data = stream.socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(stream.socket)
+            stream.socket.close()
+            self._on_gone(stream.pid)
+            return
+        stream.buffer += data
+        start = 0
+        while len(stream.buffer) - start >= _HEAD.size:
+            size, kind, nonce = _HEAD.unpack_from(stream.buffer, start)
+            end = start + _HEAD.size + size
+            if len(stream.buffer) < end:
+                break
+            payload = bytes(stream.buffer[start + _HEAD.size : end])
+            start = end
+            if kind == HELLO:
+                stream.pid = int(payload)
+            else:
+                self._on_frame(Frame(kind, nonce, payload))
+        if start:
+            del stream.buffer[:start]

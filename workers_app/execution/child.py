@@ -1,0 +1,352 @@
+"""In the pool child: verify, register, ask, run, tell.
+
+`attach` wraps the tracing function (`__trace__`) of every task once Celery has built it in a new child. A message
+without our header goes straight through: plain Celery stays plain Celery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from celery import Celery
+from celery.app.trace import IGNORED, Info, trace_ok_t
+from celery.exceptions import Ignore
+from django.db import close_old_connections, connections
+
+from tasks_app import context
+from tasks_app.clock import Clock
+from tasks_app.conf import conf as tasks_conf
+from tasks_app.crashpoints import reach
+from tasks_app.lifecycle.facts import PermitAsk, Permitted, Refused
+from tasks_app.messages.execution import HEADER, SHELL_FUNCTION, Refusal, Ticket, call_for, verify
+from tasks_app.messages.signing import KeyRing
+from tasks_app.states import Outcome
+from workers_app.conf import conf
+from workers_app.control_plane.port import ControlPlane, Unreachable
+from workers_app.execution import outcome
+from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, ChildEnd
+from workers_app.execution.identity import SharedIdentity
+from workers_app.execution.outcome import BodyEnd
+from workers_app.execution.registry import Record, Registry, Seat, boottime_ns
+from workers_app.job import Job, StreamToJob, set_current_job
+from workers_app.metrics import PERMITS_REFUSED
+
+logger = logging.getLogger(__name__)
+
+#: How long a child goes on asking a control plane that does not answer, while its lease lasts.
+ASK_SECONDS_MAX: Final = 30.0
+
+Traced = Callable[..., Any]
+
+
+@dataclass
+class Child:
+    """What a pool child works with."""
+
+    registry: Registry
+    seat: Seat
+    channel: ChildEnd
+    identity: SharedIdentity
+    control_plane: ControlPlane
+    clock: Clock
+    ring: KeyRing
+
+
+_child: Child | None = None
+
+
+def attach(app: Celery, child: Child) -> None:
+    """Put the permit before every body of this process, and make managed retries publish nothing."""
+    global _child
+    _child = child
+    for task in list(app.tasks.values()):
+        task.__trace__ = _permitted_trace(task, task.__trace__)
+        task.signature_from_request = _silent_signature(task, task.signature_from_request)
+        task.replace = _refusing_replace(task, task.replace)
+
+
+def _permitted_trace(task: Any, inner: Traced) -> Traced:
+    def trace(uuid: str, args: Any, kwargs: Any, request: dict[str, Any] | None = None) -> Any:
+        if request is None or HEADER not in request:
+            return inner(uuid, args, kwargs, request)
+        assert _child is not None
+        return _deliver(_child, task, inner, uuid, args, kwargs, request)
+
+    return trace
+
+
+def _deliver(
+    child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwargs: Any, request: dict[str, Any]
+) -> Any:
+    reach("worker.before_register")
+    routing_key = (request.get("delivery_info") or {}).get("routing_key")
+    try:
+        ticket = verify(request, task.name, args, kwargs, routing_key, child.ring)
+    except Refusal as refusal:
+        PERMITS_REFUSED.labels(reason=refusal.reason).inc()
+        logger.warning(
+            "message refused", extra={"reason": refusal.reason, "detail": str(refusal), "celery_id": uuid}
+        )
+        return _ignored(refusal.reason)
+    nonce = UUID(bytes=secrets.token_bytes(16), version=4)
+    with context.bind(
+        run_id=ticket.run_id,
+        attempt=ticket.attempt,
+        worker_id=child.identity.worker_id,
+        trace_id=_trace_id(ticket),
+    ):
+        if child.registry.draining or not child.registry.lease_valid():
+            _hand_back(child, ticket, None, "draining" if child.registry.draining else "no lease")
+            return _ignored("draining")
+        record = child.seat.register(ticket.run_id, ticket.attempt, ticket.token.bytes, nonce.bytes)
+        reach("worker.after_register")
+        answer = _ask(child, ticket, nonce)
+        if answer is None:
+            record.refuse()
+            _hand_back(child, ticket, nonce, "the control plane did not answer")
+            return _ignored("unreachable")
+        if isinstance(answer, Refused):
+            record.refuse()
+            PERMITS_REFUSED.labels(reason=answer.reason).inc()
+            logger.info("permit refused", extra={"reason": answer.reason})
+            return _ignored(answer.reason)
+        return _run(child, task, inner, uuid, request, answer, record)
+
+
+def _ask(child: Child, ticket: Ticket, nonce: UUID) -> Permitted | Refused | None:
+    """The control plane's answer; None when it could not be had in time. The nonce makes asking again harmless."""
+    give_up = time.monotonic() + ASK_SECONDS_MAX
+    pause = 0.05
+    while True:
+        try:
+            [answer] = child.control_plane.permit(
+                child.identity.incarnation_id, [PermitAsk(ticket.run_id, ticket.token, nonce)]
+            )
+            return answer
+        except Unreachable as error:
+            logger.warning("permit not answered", extra={"error": str(error)})
+            if time.monotonic() > give_up or not child.registry.lease_valid():
+                return None
+            time.sleep(pause)
+            pause = min(2.0, pause * 2)
+
+
+def _run(
+    child: Child,
+    task: Any,
+    inner: Traced,
+    uuid: str,
+    request: dict[str, Any],
+    permit: Permitted,
+    record: Record,
+) -> Any:
+    remaining = (permit.deadline_at - child.clock.now()).total_seconds()
+    deadline_ns = boottime_ns() + int(remaining * 1e9)
+    function, args, kwargs = call_for(permit.executor, permit.parameters)
+    if not record.grant(deadline_ns, permit.keep_running) or not record.start():
+        _hand_back_granted(child, permit, record, "no lease")
+        return _ignored("lease_over")
+    reach("worker.before_body")
+    job = Job(
+        run_id=permit.run_id,
+        attempt=permit.attempt,
+        token=str(permit.token),
+        task_name=permit.task_name,
+        send=lambda report: _telemetry(child, permit.nonce, report),
+        stop_reason=record.stop_reason,
+        deadline_monotonic=time.monotonic() + remaining,
+        log_bytes_max=None if function == SHELL_FUNCTION else conf().log_bytes_max,
+        now=lambda: child.clock.now().timestamp(),
+    )
+    started = child.clock.now().timestamp()
+    began = time.monotonic()
+    outcome.clear()
+    set_current_job(job)
+    answer: Any = None
+    end: BodyEnd
+    try:
+        if function != task.name:
+            raise ValueError(f"the permit is for {function!r}, the message named {task.name!r}")
+        with (
+            contextlib.redirect_stdout(StreamToJob("stdout")),
+            contextlib.redirect_stderr(StreamToJob("stderr")),
+        ):
+            answer = inner(uuid, args, kwargs, request)
+        end = outcome.taken() or _from_answer(answer)
+    except BaseException as error:
+        # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
+        end = BodyEnd(
+            Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, "")
+        )
+        _conclude(child, permit, record, job, end, started, began)
+        if not isinstance(error, Exception):
+            raise
+        return _ignored("failed")
+    finally:
+        set_current_job(None)
+    _conclude(child, permit, record, job, end, started, began)
+    return answer
+
+
+def _conclude(
+    child: Child, permit: Permitted, record: Record, job: Job, end: BodyEnd, started: float, began: float
+) -> None:
+    """Tell the main process how it ended, then take the attempt off the table."""
+    reach("worker.after_effect")
+    with contextlib.suppress(Exception):
+        job.close()
+    duration = time.monotonic() - began
+    report = {
+        "kind": "finish",
+        "run": permit.run_id,
+        "attempt": permit.attempt,
+        "token": str(permit.token),
+        "nonce": str(permit.nonce),
+        "outcome": end.outcome.value,
+        "started_at": started,
+        "ended_at": started + duration,
+        "duration_ms": round(duration * 1000),
+        "result": _result_text(end.result),
+        "error_type": end.error_type[:200],
+        "error_message": _cut(end.error_message, tasks_conf().error_bytes_max),
+        "retryable": end.retryable,
+        "retry_after": end.retry_after_seconds,
+    }
+    child.channel.send(FINISH, permit.nonce.bytes, json.dumps(report).encode())
+    reach("worker.after_outcome")
+    record.finish()
+    close_old_connections()
+
+
+def _from_answer(answer: Any) -> BodyEnd:
+    """The end of a body that no signal told: Ignore and Reject."""
+    info = answer.info if isinstance(answer, trace_ok_t) else None
+    state = getattr(info, "state", None)
+    if state == IGNORED:
+        return BodyEnd(Outcome.COMPLETED)
+    reason = getattr(info, "retval", None)
+    return BodyEnd(
+        Outcome.FAILED,
+        error_type=type(reason).__name__ if reason is not None else "Rejected",
+        error_message=str(reason)[:1000] if reason is not None else "the task rejected its message",
+    )
+
+
+def _hand_back(child: Child, ticket: Ticket, nonce: UUID | None, reason: str) -> None:
+    report = {
+        "kind": "hand_back",
+        "run": ticket.run_id,
+        "token": str(ticket.token),
+        "nonce": str(nonce) if nonce else None,
+        "reason": reason,
+    }
+    child.channel.send(HAND_BACK, nonce.bytes if nonce else bytes(16), json.dumps(report).encode())
+
+
+def _hand_back_granted(child: Child, permit: Permitted, record: Record, reason: str) -> None:
+    report = {
+        "kind": "hand_back",
+        "run": permit.run_id,
+        "token": str(permit.token),
+        "nonce": str(permit.nonce),
+        "reason": reason,
+    }
+    child.channel.send(HAND_BACK, permit.nonce.bytes, json.dumps(report).encode())
+    record.refuse()
+
+
+def _telemetry(child: Child, nonce: UUID, report: dict[str, Any]) -> None:
+    child.channel.send(TELEMETRY, nonce.bytes, json.dumps(report).encode())
+
+
+def _ignored(reason: str) -> Any:
+    """What Celery's tracing gives for `Ignore`: the delivery is dropped quietly and never recorded as a failure."""
+    from billiard.einfo import ExceptionInfo
+
+    try:
+        raise Ignore(reason)
+    except Ignore as error:
+        return trace_ok_t(ExceptionInfo(internal=True), Info(IGNORED, error), 0.0, None)
+
+
+def _result_text(result: Any) -> str | None:
+    """A result as JSON text that the database can hold; what is not JSON is kept as its text."""
+    if result is None:
+        return None
+    try:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        from kombu.utils.json import dumps
+
+        try:
+            text = json.dumps(json.loads(dumps(result)), ensure_ascii=False, allow_nan=False)
+        except Exception:
+            text = json.dumps({"text": repr(result)[:10_000]}, ensure_ascii=False)
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\\u0000", "\ufffd")
+    size = len(text.encode())
+    if size > tasks_conf().result_bytes_max:
+        return json.dumps({"truncated": True, "bytes": size})
+    return text
+
+
+def _cut(text: str, bytes_max: int) -> str:
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= bytes_max else data[:bytes_max].decode("utf-8", "ignore") + "\n[cut]"
+
+
+def _trace_id(ticket: Ticket) -> str:
+    parts = ticket.traceparent.split("-")
+    return parts[1] if len(parts) == 4 else ""
+
+
+class _Unsent:
+    """Stands for the message that a managed `self.retry` would have published."""
+
+    def __init__(self, args: Any, kwargs: Any) -> None:
+        self.args, self.kwargs = args, kwargs
+
+    def apply_async(self, *_: Any, **__: Any) -> None:
+        """The lifecycle retries; nothing goes to the broker."""
+
+
+def _managed(task: Any) -> bool:
+    return bool(getattr(task.request, HEADER, None))
+
+
+def _silent_signature(task: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    def signature_from_request(
+        request: Any = None, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        if _managed(task):
+            return _Unsent(args, kwargs)
+        return original(request, args, kwargs, **options)
+
+    return signature_from_request
+
+
+def _refusing_replace(task: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+    def replace(*args: Any, **kwargs: Any) -> Any:
+        if _managed(task):
+            raise NotImplementedError("a managed run cannot replace itself; submit another task instead")
+        return original(*args, **kwargs)
+
+    return replace
+
+
+def forget_inherited_connections() -> None:
+    """Drop what the main process had open, without a word on the wire that both would share."""
+    for wrapper in connections.all(initialized_only=True):
+        raw = wrapper.connection
+        if raw is not None and wrapper.vendor == "postgresql":
+            with contextlib.suppress(OSError):
+                os.close(raw.pgconn.socket)
+        wrapper.connection = None

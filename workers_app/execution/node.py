@@ -1,0 +1,402 @@
+"""The main process's part: holds the lease, collects outcomes, ends bodies that must not go on.
+
+Threads, beside Celery's own event loop: `signalbox-collect` reads the children's streams, `signalbox-publish` flushes
+reports, `signalbox-lease` renews and watches. None of them shares state with the event loop but through the objects
+here, each with its own lock.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from celery import Celery
+from tasks_app.process_health import LoopBeat
+
+from tasks_app.clock import clock
+from tasks_app.conf import conf as tasks_conf
+from tasks_app.crashpoints import reach
+from tasks_app.lifecycle.facts import HandBack
+from tasks_app.lifecycle.recede import Held
+from tasks_app.messages.execution import Ticket
+from tasks_app.messages.signing import KeyRing
+from tasks_app.states import Outcome
+from workers_app.conf import WorkerSettings
+from workers_app.control_plane.port import ControlPlane, Hello, Renewal, RenewalAnswer, Unreachable
+from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, Frame, MainEnd
+from workers_app.execution.guardian import start_guardian
+from workers_app.execution.identity import SharedIdentity
+from workers_app.execution.outbox import Outbox
+from workers_app.execution.publisher import Publisher
+from workers_app.execution.registry import RecordView, Registry, State, StopReason, boottime_ns
+from workers_app.metrics import BODIES_ENDED, CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
+
+logger = logging.getLogger(__name__)
+
+#: Pace of the watch: cancels, dead guardians and overdue kills are acted on within this many seconds.
+WATCH_SECONDS: Final = 0.1
+ACTIVE: Final = (State.GRANTED, State.STARTED)
+#: Deliveries that were given up are remembered for as long as the database might still think that they run.
+GIVEN_UP_MAX: Final = 10_000
+
+_STOPPED: Final = {
+    StopReason.CANCEL: (Outcome.CANCELLED, "Cancelled", "cancelled while it ran"),
+    StopReason.TIMEOUT: (Outcome.TIMEOUT, "Timeout", "ran longer than its timeout"),
+    StopReason.LEASE: (Outcome.LOST, "LeaseOver", "the worker could not renew its lease and ended the body"),
+    StopReason.DRAIN: (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
+    StopReason.NONE: (Outcome.LOST, "WorkerChildDied", "the pool process that ran the body died"),
+}
+
+
+@dataclass
+class Node:
+    """One worker's main process. Made before the pool forks, started when the worker is ready."""
+
+    app: Celery
+    hello: Hello
+    settings: WorkerSettings
+    control_plane: ControlPlane
+    on_drain: Callable[[bool], None] = lambda _wanted: None
+    outbox: Outbox = field(default_factory=Outbox)
+    beat: LoopBeat = field(default_factory=LoopBeat)
+    #: (monotonic time, nonce) of bodies that were asked to stop and are killed then.
+    _kills: dict[UUID, float] = field(default_factory=dict)
+    _unknown: set[UUID] = field(default_factory=set)
+    _given_up: dict[UUID, HandBack] = field(default_factory=dict)
+    _gone_lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _renew_now: threading.Event = field(default_factory=threading.Event)
+    _draining: bool = False
+    _drain_until: float = float("inf")
+    _told_to_drain: bool = False
+    _closed: bool = False
+
+    def __post_init__(self) -> None:
+        """Make what children inherit: the table, the socket, the shared identity; and start the guardian."""
+        self.identity = SharedIdentity(self.hello.worker_id)
+        self.ring = KeyRing(tasks_conf().signing_keys, tasks_conf().signing_key_id)
+        self.registry = Registry.create(seats=max(8, self.hello.slots * 4))
+        self.channel = MainEnd(self._frame, self._child_gone)
+        self.publisher = Publisher(
+            self.app, self.outbox, self.identity, self.ring,
+            flush_seconds=self.settings.report_flush_seconds, batch_max=self.settings.report_batch_max,
+        )  # fmt: skip
+        self.guardian = start_guardian(self.registry)
+        self._thread = threading.Thread(target=self._lease_loop, name="signalbox-lease", daemon=True)
+        self._pid = os.getpid()
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def register(self) -> None:
+        """Introduce this worker; the lease begins. Raises Unreachable."""
+        sent = boottime_ns()
+        self.identity.incarnation_id = self.control_plane.register(self.hello)
+        self._hold_from(sent)
+        logger.info(
+            "worker registered",
+            extra={"worker_id": self.hello.worker_id, "incarnation_id": str(self.identity.incarnation_id)},
+        )
+
+    def start(self) -> None:
+        """Start the threads. The pool has been forked by now; children that are forked later inherit only memory."""
+        self.channel.start()
+        self.publisher.start()
+        self._thread.start()
+
+    def begin_drain(self) -> None:
+        """SIGTERM: no new body begins; running ones get `drain_seconds`."""
+        if self._draining:
+            return
+        self._draining = True
+        self._drain_until = time.monotonic() + self.settings.drain_seconds
+        self.registry.set_draining()
+        self._renew_now.set()
+        logger.info("draining", extra={"worker_id": self.hello.worker_id, "running": len(self._active())})
+
+    def stop(self) -> None:
+        """Last act of a warm shutdown: flush, settle what is not recorded, say goodbye."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._stopping.set()
+        self._renew_now.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=self.settings.renew_every_seconds + 5)
+        self._bury_everyone()
+        if self.publisher._thread.is_alive():
+            self.publisher.stop(5.0)
+        self.channel.close()
+        try:
+            self._hand_in([item for item in self.outbox.unsettled()])
+            self.control_plane.goodbye(self.identity.incarnation_id)
+        except Unreachable as error:
+            logger.warning("could not say goodbye; the lease will run out", extra={"error": str(error)})
+        self.guardian.stop()
+
+    # -- what children say ---------------------------------------------------------------------------------------
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.kind == TELEMETRY:
+            self.outbox.put_telemetry(frame.payload)
+            return
+        if frame.kind == HAND_BACK:
+            report = json.loads(frame.payload)
+            if report["nonce"]:
+                nonce = UUID(report["nonce"])
+                self._given_up[nonce] = HandBack(
+                    report["run"], UUID(report["token"]), nonce, report["reason"]
+                )
+            self.outbox.put_telemetry(frame.payload)
+            return
+        if frame.kind == FINISH:
+            report = json.loads(frame.payload)
+            held = Held(report["run"], report["attempt"], UUID(report["token"]), UUID(report["nonce"]))
+            self.outbox.put_outcome(held, frame.payload)
+            # On the list first, off the table second: an attempt is always on one of them.
+            self.registry.free_nonce(frame.nonce)
+
+    def _child_gone(self, pid: int) -> None:
+        """A child's stream ended: whatever its seat still holds ended with it."""
+        with self._gone_lock:
+            for view in self.registry.dead_seats():
+                self._bury(view)
+
+    def _bury_everyone(self) -> None:
+        with self._gone_lock:
+            for view in self.registry.dead_seats():
+                self._bury(view)
+
+    def _bury(self, view: RecordView) -> None:
+        nonce = UUID(bytes=view.nonce)
+        held = Held(view.run_id, view.attempt, UUID(bytes=view.token), nonce)
+        if view.state is State.REGISTERED:
+            self._give_up(held, "the pool process died before its permit was answered")
+        elif view.state in ACTIVE and not self.outbox.holds(nonce):
+            CHILDREN_LOST.inc()
+            self.outbox.put_outcome(held, self._death_report(view, held))
+        self.registry.free(view)
+        self._kills.pop(nonce, None)
+
+    def _give_up(self, held: Held, reason: str) -> None:
+        report = {
+            "kind": "hand_back", "run": held.run_id, "token": str(held.token), "nonce": str(held.nonce),
+            "reason": reason,
+        }  # fmt: skip
+        self._given_up[held.nonce] = HandBack(held.run_id, held.token, held.nonce, reason)
+        self.outbox.put_telemetry(json.dumps(report).encode())
+
+    def _death_report(self, view: RecordView, held: Held) -> bytes:
+        duration = max(0.0, (boottime_ns() - view.started_ns) / 1e9) if view.started_ns else 0.0
+        logger.warning(
+            "attempt ended by the platform",
+            extra={
+                "run_id": held.run_id,
+                "attempt": held.attempt,
+                "reason": view.stop_reason.name,
+                "pid": view.pid,
+            },
+        )
+        return _report_of(held, view.stop_reason, duration)
+
+    def report_failed(self, ticket: Ticket, *, outcome: Outcome, error_type: str, error_message: str) -> None:
+        """The end of a delivery that never reached a child."""
+        held = Held(ticket.run_id, ticket.attempt, ticket.token, uuid4())
+        now = clock.now().timestamp()
+        report = {
+            "kind": "finish", "run": held.run_id, "attempt": held.attempt, "token": str(held.token), "nonce": None,
+            "outcome": outcome.value, "started_at": now, "ended_at": now, "duration_ms": 0, "result": None,
+            "error_type": error_type, "error_message": error_message, "retryable": True, "retry_after": None,
+        }  # fmt: skip
+        self.outbox.put_outcome(held, json.dumps(report).encode())
+
+    # -- stopping bodies -----------------------------------------------------------------------------------------
+
+    def stop_attempt(self, run_id: int, reason: StopReason) -> bool:
+        """Ask the body of a run to stop, and kill it after a grace. False when it does not run here."""
+        for view in self._active():
+            if view.run_id == run_id:
+                self._ask_to_stop(view, reason)
+                return True
+        return False
+
+    def _ask_to_stop(self, view: RecordView, reason: StopReason) -> None:
+        nonce = UUID(bytes=view.nonce)
+        if nonce in self._kills:
+            return
+        self.registry.request_stop(view.nonce, reason)
+        BODIES_ENDED.labels(reason=reason.name.lower()).inc()
+        grace = 0.0 if reason is StopReason.LEASE else self.settings.stop_grace_seconds
+        # A shell body needs its own grace inside this one: TERM, then KILL by its supervisor.
+        self._kills[nonce] = time.monotonic() + grace * 1.5
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        due = [nonce for nonce, when in list(self._kills.items()) if when <= now]
+        if not due:
+            return
+        active = {UUID(bytes=view.nonce): view for view in self._active()}
+        for nonce in due:
+            view = active.get(nonce)
+            if view is None:
+                self._kills.pop(nonce, None)
+            else:
+                self._kill(view)
+
+    def _kill(self, view: RecordView) -> None:
+        # The registry's protocol: the stop reason was written before; kill only what is still under way.
+        if self.registry.still_active(view):
+            try:
+                os.kill(view.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                self._kills.pop(UUID(bytes=view.nonce), None)
+
+    def _active(self) -> list[RecordView]:
+        return [view for view in self.registry.snapshot() if view.state in ACTIVE]
+
+    # -- lease ---------------------------------------------------------------------------------------------------
+
+    def _hold_from(self, sent_ns: int) -> None:
+        self.registry.set_lease(sent_ns + int(self.settings.hold_seconds * 1e9))
+
+    def _lease_loop(self) -> None:
+        next_renewal = time.monotonic() + self.settings.renew_every_seconds
+        while not self._stopping.is_set():
+            self._renew_now.wait(WATCH_SECONDS)
+            self.beat.beat()
+            try:
+                if self._renew_now.is_set() or time.monotonic() >= next_renewal:
+                    self._renew_now.clear()
+                    next_renewal = time.monotonic() + self.settings.renew_every_seconds
+                    self._renew()
+                self._watch()
+            except Unreachable as error:
+                RENEWALS.labels(answer="unreachable").inc()
+                next_renewal = min(next_renewal, time.monotonic() + 1.0)
+                logger.warning("lease not renewed", extra={"error": str(error)})
+            except Exception:
+                logger.exception("lease loop failed")
+
+    def _watch(self) -> None:
+        self._kill_overdue()
+        if not self.guardian.alive():
+            logger.error("the guardian died; starting another")
+            self.guardian = start_guardian(self.registry)
+        if self._draining and time.monotonic() > self._drain_until:
+            for view in self._active():
+                self._ask_to_stop(view, StopReason.DRAIN)
+
+    def _renew(self) -> None:
+        renewal = self._lists()
+        reach("renew.before")
+        sent = boottime_ns()
+        answer = self.control_plane.renew(self.identity.incarnation_id, renewal)
+        reach("renew.after")
+        if not answer.alive:
+            RENEWALS.labels(answer="over").inc()
+            self._begin_again()
+            return
+        self._hold_from(sent)
+        RENEWALS.labels(answer="renewed").inc()
+        LEASE_LEFT.set(self.settings.hold_seconds)
+        self._obey(answer)
+        late = self.outbox.unsettled(older_than_seconds=self.settings.renew_every_seconds * 2)
+        if late:
+            self._hand_in(late)
+        UNSETTLED.set(len(self.outbox.unsettled()))
+
+    def _lists(self) -> Renewal:
+        # The table first, the list of finished attempts second (see `_frame`).
+        views = self.registry.snapshot()
+        finished = [item.held for item in self.outbox.unsettled()]
+        ended = {held.nonce for held in finished}
+        running = [
+            Held(view.run_id, view.attempt, UUID(bytes=view.token), UUID(bytes=view.nonce))
+            for view in views
+            if view.state in (*ACTIVE, State.FINISHED) and UUID(bytes=view.nonce) not in ended
+        ]
+        registered = [UUID(bytes=view.nonce) for view in views if view.state is State.REGISTERED]
+        return Renewal(running, finished, registered, draining=self._draining)
+
+    def _obey(self, answer: RenewalAnswer) -> None:
+        self.outbox.settle(answer.recorded)
+        active = {UUID(bytes=view.nonce): view for view in self._active()}
+        for nonce in answer.void:
+            view = active.get(nonce)
+            if view is not None and not view.keep_running:
+                self._ask_to_stop(view, StopReason.LEASE)
+        for nonce, reason in answer.stops.items():
+            view = active.get(nonce)
+            if view is not None:
+                self._ask_to_stop(view, StopReason.CANCEL if reason == "cancel" else StopReason.TIMEOUT)
+        if answer.drain != self._told_to_drain:
+            self._told_to_drain = answer.drain
+            self.on_drain(answer.drain)
+        self._settle_unknown(answer)
+
+    def _settle_unknown(self, answer: RenewalAnswer) -> None:
+        """Held in the database, on none of our lists. Believed only the second time: the first list may have been taken
+        before the child registered.
+
+        What a child is known to have given up goes back unused. For anything else nobody can say whether its body began,
+        so the attempt is lost: starting it again would break "each attempt starts at most once".
+        """
+        seen = {held.nonce: held for held in answer.unknown}
+        listed = {UUID(bytes=view.nonce) for view in self.registry.snapshot()}
+        forgotten = [held for nonce, held in seen.items() if nonce in self._unknown and nonce not in listed]
+        self._unknown = set(seen)
+        given_up = [self._given_up[held.nonce] for held in forgotten if held.nonce in self._given_up]
+        if given_up:
+            self.control_plane.hand_back(given_up)
+        for held in forgotten:
+            if held.nonce not in self._given_up:
+                logger.error("an attempt is held here that nobody runs", extra={"run_id": held.run_id})
+                self.outbox.put_outcome(held, _report_of(held, StopReason.NONE, 0.0))
+        while len(self._given_up) > GIVEN_UP_MAX:
+            self._given_up.pop(next(iter(self._given_up)))
+
+    def _begin_again(self) -> None:
+        """Our lease was judged over: everything that ran under it is somebody else's now."""
+        logger.error(
+            "the lease was judged over; ending all bodies", extra={"worker_id": self.hello.worker_id}
+        )
+        for view in self._active():
+            if not view.keep_running:
+                self._ask_to_stop(view, StopReason.LEASE)
+        deadline = time.monotonic() + 5
+        while any(not view.keep_running for view in self._active()) and time.monotonic() < deadline:
+            self._kill_overdue()
+            time.sleep(0.02)
+        self.outbox.settle({item.held.nonce for item in self.outbox.unsettled()})
+        if not self._stopping.is_set():
+            self.register()
+
+    def _hand_in(self, late: list[Any]) -> None:
+        """The way round a broker or an ingest that does not work."""
+        if not late:
+            return
+        self.control_plane.hand_in(self.identity.incarnation_id, [json.loads(item.payload) for item in late])
+        HANDED_IN.inc(len(late))
+        self.outbox.settle({item.held.nonce for item in late})
+
+
+def _report_of(held: Held, reason: StopReason, duration_seconds: float) -> bytes:
+    """The finish report of an attempt whose body cannot speak for itself any more."""
+    outcome, error_type, message = _STOPPED[reason]
+    now = clock.now().timestamp()
+    return json.dumps(
+        {
+            "kind": "finish", "run": held.run_id, "attempt": held.attempt, "token": str(held.token),
+            "nonce": str(held.nonce), "outcome": outcome.value, "started_at": now - duration_seconds, "ended_at": now,
+            "duration_ms": round(duration_seconds * 1000), "result": None, "error_type": error_type,
+            "error_message": message, "retryable": True, "retry_after": None,
+            "counts_as_crash": reason is StopReason.NONE,
+        }
+    ).encode()  # fmt: skip

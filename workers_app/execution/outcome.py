@@ -1,0 +1,85 @@
+"""How a body ended, as Celery's own signals say it: one function a signal, connected in `celery_signals`.
+
+The receivers run in the pool child, inside the tracing function, and put the end into a box of the thread; the wrapper
+in `child` takes it out. `Reject` and `Ignore` have no signal in the child: they come from the tracing function's answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks_app.states import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnd:
+    """How a body ended. retry_after_seconds: what `self.retry(countdown=…)` asked for."""
+
+    outcome: Outcome
+    result: Any = None
+    error_type: str = ""
+    error_message: str = ""
+    retry_after_seconds: float | None = None
+    retryable: bool = True
+
+
+class _Box(threading.local):
+    end: BodyEnd | None = None
+
+
+_box = _Box()
+
+
+def clear() -> None:
+    """Forget the last end; before a body."""
+    _box.end = None
+
+
+def taken() -> BodyEnd | None:
+    """The end that a signal told since `clear`, if any."""
+    return _box.end
+
+
+def succeeded(result: Any) -> None:
+    """`task_success`."""
+    _box.end = BodyEnd(Outcome.COMPLETED, result=result)
+
+
+def failed(exception: BaseException, text: str) -> None:
+    """`task_failure`; text is the traceback."""
+    stop = getattr(exception, "stop_outcome", None)
+    _box.end = BodyEnd(
+        Outcome(stop) if stop else Outcome.FAILED,
+        error_type=type(exception).__name__,
+        error_message=described(exception, text),
+        retry_after_seconds=getattr(exception, "retry_after_seconds", None),
+        retryable=bool(getattr(exception, "retryable", True)),
+    )
+
+
+def retried(reason: Any, text: str) -> None:
+    """`task_retry`: `self.retry` or `autoretry_for`; becomes the lifecycle's retry."""
+    cause = getattr(reason, "exc", None) or reason
+    _box.end = BodyEnd(
+        Outcome.FAILED,
+        error_type=type(cause).__name__,
+        error_message=described(cause, text),
+        retry_after_seconds=_seconds(getattr(reason, "when", None)),
+    )
+
+
+def described(exception: BaseException, text: str) -> str:
+    """First line: the exception; below it the traceback."""
+    head = "".join(traceback.format_exception_only(type(exception), exception)).strip()
+    return f"{head}\n\n{text}".strip() if text else head
+
+
+def _seconds(when: Any) -> float | None:
+    if isinstance(when, datetime):
+        moment = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return float(when) if isinstance(when, int | float) else None

@@ -1,0 +1,28 @@
+"""Celery's request, with one difference for managed messages: acknowledged when a pool process accepts them.
+
+Late acknowledgement would tie a run's life to a broker connection: a cut connection runs it twice, RabbitMQ's consumer
+timeout kills the whole worker, Redis reruns what outlasts the visibility timeout. The permit already decides what may
+start, and the row brings a run back whose worker died.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.request import Request as CeleryRequest
+
+from tasks_app.messages.execution import HEADER
+
+
+class Request(CeleryRequest):  # type: ignore[misc]
+    """A delivered message in the worker's main process."""
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """A pool process has it: acknowledge, whatever the task says about `acks_late`."""
+        super().on_accepted(pid, time_accepted)
+        if HEADER in self.request_dict:
+            self.acknowledge()
+
+    def reject(self, requeue: bool = False) -> Any:
+        """Managed messages never go back to the queue: a new dispatch has a new token."""
+        return super().reject(requeue=requeue and HEADER not in self.request_dict)

@@ -1,0 +1,31 @@
+"""Connects Celery to this package: signals, remote control commands, our request class. Called once, by the app's maker."""
+
+from __future__ import annotations
+
+from celery import Celery, signals
+
+from workers_app import celery_signals
+
+CONNECTED = (
+    "worker_init",
+    "worker_process_init",
+    "worker_ready",
+    "worker_shutting_down",
+    "worker_shutdown",
+    "heartbeat_sent",
+    "task_unknown",
+    "task_success",
+    "task_failure",
+    "task_retry",
+)
+
+
+def connect(app: Celery) -> None:
+    """Connect everything. `heartbeat_sent` must be connected before a worker is made: its sender captures receivers."""
+    from workers_app import remote_control  # noqa: F401  (registers its commands)
+
+    app.conf.imports = ["workers_app.executors.tasks", *(app.conf.imports or ())]
+    for name in CONNECTED:
+        getattr(signals, name).connect(
+            getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}"
+        )

@@ -1,0 +1,204 @@
+"""One Celery worker as the platform sees it: what each of its signals sets in motion.
+
+There is one of these a process; it is made in the main process by `worker_init` and inherited by pool children.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from typing import Any, ClassVar
+
+from django.db import connections
+
+from tasks_app.clock import DatabaseClock, clock
+from tasks_app.conf import conf as tasks_conf
+from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal, verify
+from tasks_app.messages.signing import KeyRing
+from tasks_app.states import Outcome
+from workers_app.conf import conf
+from workers_app.control_plane.database import DatabaseControlPlane
+from workers_app.control_plane.port import Hello, Unreachable
+from workers_app.heartbeat import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """The present worker; `current` in any of its processes."""
+
+    _current: ClassVar[WorkerProcess | None] = None
+
+    def __init__(self, controller: Any) -> None:
+        """controller: Celery's WorkController, before its pool exists."""
+        from workers_app.execution.node import Node
+
+        self.app = controller.app
+        self.worker_id = str(controller.hostname).partition("@")[2] or str(controller.hostname)
+        settings = conf()
+        for alias in connections.settings:
+            # A pool's threads and locks do not survive a fork; each process holds one connection a thread instead.
+            connections.settings[alias].setdefault("OPTIONS", {}).pop("pool", None)
+        hello = Hello(
+            worker_id=self.worker_id,
+            task_types=[
+                name.removeprefix(QUEUE_PREFIX)
+                for name in self.app.amqp.queues.consume_from
+                if name.startswith(QUEUE_PREFIX)
+            ],
+            functions=sorted(
+                name for name in self.app.tasks if not name.startswith(("celery.", "signalbox."))
+            ),
+            labels={},
+            slots=int(controller.concurrency or 1),
+            pool="prefork",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            code_version=os.environ.get("CODE_VERSION", ""),
+        )
+        self._consumer: Any = None
+        self.node = Node(
+            app=self.app,
+            hello=hello,
+            settings=settings,
+            control_plane=DatabaseControlPlane(clock, settings.lease_seconds),
+            on_drain=self._consume_or_not,
+        )
+        self.heartbeat = Heartbeat(
+            worker_id=self.worker_id,
+            slots=hello.slots,
+            task_types=hello.task_types,
+            functions=hello.functions,
+            code_version=hello.code_version,
+            every_seconds=settings.heartbeat_seconds,
+            in_flight=lambda: len(self.node._active()),
+            incarnation_id=lambda: str(self.node.identity.incarnation_id),
+        )
+        for task in self.app.tasks.values():
+            task.Request = "workers_app.execution.request:Request"
+
+    @classmethod
+    def prepare(cls, controller: Any) -> None:
+        """`worker_init`: register and make what children inherit. Waits for a database that is away."""
+        process = cls._current = cls(controller)
+        stop = threading.Event()
+        pause = 0.5
+        while True:
+            try:
+                process.node.register()
+                break
+            except Unreachable as error:
+                logger.warning("the database does not answer yet", extra={"error": str(error)})
+                stop.wait(pause)
+                pause = min(5.0, pause * 2)
+        connections.close_all()
+
+    @classmethod
+    def current(cls) -> WorkerProcess:
+        """This process's worker. Raises RuntimeError outside of one."""
+        if cls._current is None:
+            raise RuntimeError("this process is not a worker")
+        return cls._current
+
+    def attach_child(self) -> None:
+        """`worker_process_init`: take a seat, connect to the main process, put the permit before every body."""
+        from workers_app.execution.channel import ChildEnd
+        from workers_app.execution.child import Child, attach, forget_inherited_connections
+        from workers_app.job import LogToJob
+
+        forget_inherited_connections()
+        settings = tasks_conf()
+        child_clock = DatabaseClock()
+        attach(
+            self.app,
+            Child(
+                registry=self.node.registry,
+                seat=self.node.registry.take_seat(os.getpid()),
+                channel=ChildEnd(self.node.channel.path),
+                identity=self.node.identity,
+                control_plane=DatabaseControlPlane(child_clock, conf().lease_seconds).as_worker(
+                    self.worker_id
+                ),
+                clock=child_clock,
+                ring=KeyRing(settings.signing_keys, settings.signing_key_id),
+            ),
+        )
+        logging.getLogger().addHandler(LogToJob())
+
+    def start(self, consumer: Any) -> None:
+        """`worker_ready`."""
+        self._consumer = consumer
+        self.node.start()
+
+    def drain(self) -> None:
+        """`worker_shutting_down`."""
+        self.node.begin_drain()
+
+    def stop(self) -> None:
+        """`worker_shutdown`."""
+        self.node.stop()
+
+    def send_heartbeat(self) -> None:
+        """`heartbeat_sent`."""
+        body = self.heartbeat.due_body()
+        if body is not None:
+            self.node.publisher.heartbeat(body)
+
+    def cancel_runs(self, run_ids: list[int]) -> int:
+        """Ask these runs' bodies to stop; returns how many run here."""
+        from workers_app.execution.registry import StopReason
+
+        return sum(self.node.stop_attempt(run_id, StopReason.CANCEL) for run_id in run_ids)
+
+    def renew_soon(self) -> None:
+        """Renew the lease now: its answer brings drains, resumes and cancels."""
+        self.node._renew_now.set()
+
+    def check_lease(self) -> None:
+        """Raise RuntimeError when no body may begin here."""
+        if not self.node.registry.lease_valid():
+            raise RuntimeError("the lease is not renewed: the control plane does not answer")
+
+    def report_unknown(self, message: Any, name: str) -> None:
+        """A managed message for a function that this worker does not have ends its attempt as FAILED, with the reason."""
+        headers = message.headers or {}
+        if HEADER not in headers:
+            return
+        try:
+            args, kwargs, _ = message.payload
+            ticket = verify(
+                headers, name, args, kwargs, (message.delivery_info or {}).get("routing_key"), self.node.ring
+            )
+        except (Refusal, ValueError, TypeError) as error:
+            logger.warning("message refused", extra={"detail": str(error)})
+            return
+        self.node.report_failed(
+            ticket,
+            outcome=Outcome.FAILED,
+            error_type="UnregisteredFunction",
+            error_message=f"function {name!r} is not registered on worker {self.worker_id}",
+        )
+
+    def _consume_or_not(self, draining: bool) -> None:
+        """Stop or start taking messages, on the event loop's own thread."""
+        consumer = self._consumer
+        if consumer is None:
+            return
+        queues = list(self.app.amqp.queues)
+
+        def change() -> None:
+            for queue in queues:
+                if draining:
+                    consumer.cancel_task_queue(queue)
+                else:
+                    consumer.add_task_queue(queue)
+            logger.info(
+                "worker drains" if draining else "worker resumes", extra={"worker_id": self.worker_id}
+            )
+
+        if consumer.hub is not None:
+            consumer.hub.call_soon(change)
+        else:
+            change()
