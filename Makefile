@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev run test unit servers lint types contracts django-checks pytest format lock clean
+.PHONY: help venv venv-dev run test unit servers lint types contracts django-checks pytest format openapi lock clean
 
 PY := .venv/bin/python
 export PYTHONPATH :=
@@ -65,6 +65,51 @@ lock: venv-dev ## requirements*.in to requirements*.txt (UPGRADE=1 takes newer v
 
 run: venv ## everything in this terminal: PORT=8000 FLOWER_PORT=5555
 	@exec $(PY) -m scheduler_project.supervise $(if $(PORT),--port $(PORT)) $(if $(FLOWER_PORT),--flower-port $(FLOWER_PORT))
+
+# --- checking it -------------------------------------------------------------------------------------------------
+
+PRODUCTION := SIGNALBOX_SECRET_KEY=a-key-for-this-check-alone-0123456789-abcdefghij-KLMNOPQRSTUVWXYZ \
+	SIGNALBOX_SIGNING_KEY=another-key-for-this-check-alone-0123456789-abcdefghij SIGNALBOX_HTTPS=1 \
+	SIGNALBOX_ALLOWED_HOSTS=signalbox.example.org SIGNALBOX_DATABASE_URL=postgresql://signalbox@127.0.0.1/signalbox \
+	SIGNALBOX_BROKER_URL=amqp://signalbox@127.0.0.1// SIGNALBOX_STATE_DIR=build/check
+CHECK := SIGNALBOX_STATE_DIR=build/check $(PY) -W error manage.py
+
+test: venv-dev servers lint types contracts django-checks pytest ## everything; servers are installed where root and apt allow
+
+servers: # what the tests need from the system's packages
+	@tests/servers/install.sh
+
+lint: venv-dev ## ruff: rules and format
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: venv-dev ## mypy
+	$(PY) -m mypy
+
+contracts: venv-dev ## who may import whom
+	@.venv/bin/lint-imports --no-cache
+
+django-checks: venv-dev # migrations, deployment settings and the OpenAPI document agree with the code
+	$(CHECK) makemigrations --check --dry-run
+	$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+	@mkdir -p build
+	@$(CHECK) spectacular --validate --fail-on-warn --file build/openapi.yaml
+	@diff -u docs/openapi.yaml build/openapi.yaml || \
+		{ echo "error: docs/openapi.yaml is not what the code says; run: make openapi" >&2; exit 1; }
+
+openapi: venv-dev ## write docs/openapi.yaml
+	$(CHECK) spectacular --validate --fail-on-warn --file docs/openapi.yaml
+
+pytest: venv-dev servers
+	$(PY) -m pytest tests/integration --database=postgresql
+	$(PY) -m pytest tests --database=sqlite
+
+unit: venv-dev ## the tests without a database, in seconds
+	$(PY) -m pytest tests/unit --timeout=30
+
+format: venv-dev ## ruff: repair what can be repaired
+	$(PY) -m ruff check --fix-only --quiet
+	$(PY) -m ruff format
 
 clean: ## remove what make made (not ./var, your data)
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,194 @@
+"""Which database, which servers: decided here, before Django's settings load.
+
+`pytest --database=sqlite` (the default) or `--database=postgresql`. The settings module is named here and not
+in pyproject.toml, because a name there makes pytest-django load the settings before any conftest is read, and
+these tests first start PostgreSQL and then say where it is.
+
+With SIGNALBOX_REQUIRE_SERVERS=1 nothing may be skipped under tests/integration and tests/acceptance: a test
+that skips, for a missing server or any other reason, fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers import (
+    PostgresServer,
+    RabbitMQServer,
+    RedisServer,
+    ServerMissing,
+    ValkeyServer,
+)
+
+if TYPE_CHECKING:
+    from tests.servers.process import Server
+
+#: The settings under test, read by DJANGO_SETTINGS_MODULE.
+SETTINGS = "scheduler_project.settings"
+#: Where nothing may be skipped when servers are required.
+SERVED = ("tests/integration/", "tests/acceptance/")
+
+_state = pytest.StashKey[Path]()
+_database_server = pytest.StashKey[PostgresServer]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The choice of the database."""
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="the database that the tests run on (default: sqlite)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests an environment of their own, whatever the developer's says; start PostgreSQL."""
+    required = os.environ.get("SIGNALBOX_REQUIRE_SERVERS")
+    for variable in [name for name in os.environ if name.startswith("SIGNALBOX_")]:
+        del os.environ[variable]
+    if required:
+        os.environ["SIGNALBOX_REQUIRE_SERVERS"] = required
+    state = Path(tempfile.mkdtemp(prefix="signalbox-tests-"))
+    config.stash[_state] = state
+    os.environ["SIGNALBOX_STATE_DIR"] = str(state)
+    os.environ["SIGNALBOX_DATABASE_URL"] = f"sqlite:///{state / 'main.sqlite3'}"
+    if config.getoption("--database") == "postgresql":
+        try:
+            server = PostgresServer().start()
+        except ServerMissing as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[_database_server] = server
+        os.environ["SIGNALBOX_DATABASE_URL"] = server.url
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    from django.conf import settings
+
+    # Reading one loads them all; pytest-django, whose turn comes after ours, then sets Django up.
+    assert settings.DATABASES
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop PostgreSQL and remove the state."""
+    server = config.stash.get(_database_server, None)
+    if server is not None:
+        server.close()
+    shutil.rmtree(config.stash[_state], ignore_errors=True)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what this run is about."""
+    required = " (servers required)" if servers_are_required() else ""
+    return f"database: {config.getoption('--database')}{required}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about the other database."""
+    other = "postgresql_only" if config.getoption("--database") == "sqlite" else "sqlite_only"
+    chosen = [item for item in items if item.get_closest_marker(other) is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def servers_are_required() -> bool:
+    """Whether a missing server is a failure."""
+    return os.environ.get("SIGNALBOX_REQUIRE_SERVERS", "") not in {"", "0"}
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and servers_are_required() and report.nodeid.startswith(SERVED):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where servers are required and nothing may be: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Turn a skip into a failure where nothing may be skipped."""
+    report: pytest.TestReport = yield
+    _refuse_skip(report)
+    return report  # type: ignore[return-value]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """The same for modules that skip themselves."""
+    report: pytest.CollectReport = yield
+    _refuse_skip(report)
+    return report  # type: ignore[return-value]
+
+
+def _serve(start: Callable[[], Server]) -> Iterator[Server]:
+    try:
+        server = start()
+    except ServerMissing as error:
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """PostgreSQL, started once per session; with --database=postgresql it is the one that Django uses."""
+    server = request.config.stash.get(_database_server, None)
+    if server is not None:
+        yield server
+    else:
+        yield from _serve(PostgresServer)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQServer]:
+    """RabbitMQ, started once per session. Leave no queue behind that others could meet."""
+    yield from _serve(RabbitMQServer)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """Redis, started once per session."""
+    yield from _serve(RedisServer)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """The embedded broker's server, started once per session."""
+    yield from _serve(ValkeyServer)  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium, for tests of the console in a real browser."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("Chromium is not installed: sudo tests/servers/install.sh")
+    return found
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
+    """On SQLite the test database is a file: threads and processes share it, and WAL is what is shipped."""
+    from django.db import connections
+
+    if request.config.getoption("--database") == "sqlite":
+        test = connections["default"].settings_dict.setdefault("TEST", {})
+        test["NAME"] = str(request.config.stash[_state] / "test.sqlite3")
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> str:
+    """SIGNALBOX_DATABASE_URL of the test's own database, for processes that a test starts.
+
+    They see what is committed: use it with `transactional_db`.
+    """
+    from django.db import connection
+
+    if request.config.getoption("--database") == "sqlite":
+        return f"sqlite:///{connection.settings_dict['NAME']}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.url_of(str(connection.settings_dict["NAME"]))
