@@ -65,7 +65,7 @@ def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime)
     table = TaskRun._meta.db_table
     returned = ", ".join(f'run."{name}"' for name in _RETURNED)
     sql = (
-        f"WITH picked AS MATERIALIZED ({inner}) "
+        f"WITH picked(id) AS MATERIALIZED ({inner}) "
         f'UPDATE "{table}" AS run SET status = %s, token = gen_random_uuid(), dispatched_at = %s, permit_by = %s, '
         f"dispatch_count = run.dispatch_count + 1 "
         f"FROM picked WHERE run.id = picked.id RETURNING {returned}, run.priority"
