@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from django.conf import settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 logger = logging.getLogger(__name__)
@@ -57,9 +58,23 @@ class HealthServer:
 
 
 def serve(
-    checks: Mapping[str, Check], heartbeat: LoopBeat, *, host: str, port: int, live_seconds: float = LIVE_SECONDS
-) -> HealthServer:
-    """Start the server. checks: name -> function that raises when something is wrong. Raises OSError for a busy port."""
+    checks: Mapping[str, Check],
+    heartbeat: LoopBeat,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    live_seconds: float = LIVE_SECONDS,
+) -> HealthServer | None:
+    """Start the server. checks: name -> function that raises when something is wrong.
+
+    Without `port` it listens where `settings.CONFIG` says (health_host, health_port), and nowhere, answering None, when
+    that port is 0. Raises OSError for a busy port.
+    """
+    if port is None:
+        config = settings.CONFIG
+        if config.health_port == 0:
+            return None
+        host, port = config.health_host, config.health_port
 
     class Handler(http.server.BaseHTTPRequestHandler):
         server_version = "signalbox"
@@ -96,7 +111,7 @@ def serve(
         # A restarted role must not wait for its predecessor's closed connections.
         allow_reuse_address = True
 
-    return HealthServer(Server((host, port), Handler))
+    return HealthServer(Server((host or "127.0.0.1", port), Handler))
 
 
 def _live(heartbeat: LoopBeat, live_seconds: float) -> tuple[int, dict[str, object]]:

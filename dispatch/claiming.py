@@ -1,0 +1,107 @@
+"""One round of claims: which queues have work, how much credit they have, and the best rows for it.
+
+All in one transaction. The queues' rows are locked first, in sorted order: SKIP LOCKED on the runs alone would let two
+dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them.
+
+Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them in
+order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row that is
+due later at a higher priority, each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from dispatch import queries
+from dispatch.blockers import unblocked
+from dispatch.credit import LookAhead
+from tasks_app import lifecycle
+from tasks_app.crashpoints import reach
+from tasks_app.lifecycle import Claimed
+from tasks_app.models import TaskRun
+from tasks_app.querysets import RunQuerySet
+
+
+@dataclass
+class Round:
+    """What one round of claims did, and what it saw.
+
+    claimed: best first. next_due_at: of the earliest run that is not due yet. more: credit and due rows are left.
+    contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit;
+    draining: one of these sends messages on quickly.
+    """
+
+    claimed: list[Claimed] = field(default_factory=list)
+    next_due_at: datetime | None = None
+    more: bool = False
+    contended: bool = False
+    starved: list[str] = field(default_factory=list)
+    draining: bool = False
+
+
+class Claiming:
+    """Claims for one dispatcher; remembers each queue's look-ahead between rounds."""
+
+    def __init__(self, *, batch_max: int, per_slot_max: int, permit_within: timedelta) -> None:
+        """batch_max bounds a round over all queues."""
+        self._batch_max = batch_max
+        self._per_slot_max = per_slot_max
+        self._permit_within = permit_within
+        self._ahead: dict[str, LookAhead] = {}
+
+    def round(self, now: datetime, at: float, *, without: Sequence[str] = ()) -> Round:
+        """Claim what there is credit for. `at`: monotonic seconds. `without`: queues that are left out this time."""
+        result = Round()
+        heads = queries.heads()
+        due = [head for head in heads if head.due_at <= now and head.queue not in without]
+        result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
+        if not due:
+            return result
+        wanted = {head.queue for head in due}
+        with transaction.atomic():
+            held = queries.lock_queues(wanted)
+            result.contended = len(held) < len(wanted)
+            loads = queries.loads(held, now) if held else {}
+            credits = {}
+            for name in held:
+                ahead = self._ahead.setdefault(name, LookAhead(self._per_slot_max))
+                credits[name] = ahead.credit(loads[name], at)
+                if credits[name] == 0:
+                    result.starved.append(name)
+                    result.draining = result.draining or (ahead.draining and ahead.ahead > 0)
+            self._claim(result, due, credits, now)
+            reach("claim.before_commit")
+        reach("claim.after_commit")
+        return result
+
+    def _claim(self, result: Round, due: Sequence[queries.Head], credits: dict[str, int], now: datetime) -> None:
+        left, room = dict(credits), self._batch_max
+        for head in due:
+            count = min(left.get(head.queue, 0), room)
+            if count <= 0:
+                continue
+            claimed = lifecycle.claim(
+                candidates(head.queue, head.priority, now, count), now=now, permit_within=self._permit_within
+            )
+            result.claimed.extend(claimed)
+            left[head.queue] -= len(claimed)
+            room -= len(claimed)
+            # The limit cut it off, not the lack of rows.
+            result.more = result.more or (len(claimed) == count and room <= 0)
+        for name, credit in credits.items():
+            if credit:
+                self._ahead[name].claimed(credit - left[name], credit)
+
+
+def candidates(queue: str, priority: int, now: datetime, count: int) -> RunQuerySet:
+    """The best `count` rows of a queue at one priority that nothing keeps back.
+
+    Expected plan on PostgreSQL, with whatever statistics: Limit over LockRows over Index Scan using run_claim with the
+    three conditions as Index Cond, the blockers as hashed SubPlans in its Filter, and no Sort.
+    """
+    rows: RunQuerySet = TaskRun.objects.pending().filter(task_type=queue, priority=priority, due_at__lte=now)
+    return unblocked(rows, now).order_by("due_at", "id")[:count]
