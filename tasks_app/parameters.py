@@ -1,4 +1,7 @@
-"""Rules for names and parameters that hold for every executor. Pure; what an executor itself needs is its own rule."""
+"""Rules for names and parameters that hold for every executor.
+
+Pure; what an executor itself needs is its own rule.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tasks_app.text import Text
+
 NAME_LENGTH_MAX: Final = 200
 TASK_TYPE_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: An escaped NUL in a JSON text, and not a backslash that happens to stand before "u0000".
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def canonical_json(value: object) -> str:
@@ -26,17 +33,30 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def text_problems(text: object, *, length_max: int) -> list[str]:
+    """What is wrong with a free text: not a text, too long, or nothing that a database can store."""
+    if not isinstance(text, str):
+        return [Text("must be a text")]
+    if len(text) > length_max:
+        return [Text("at most %(limit)s characters, not %(length)s", limit=length_max, length=len(text))]
+    if "\x00" in text:
+        return [Text("NUL characters cannot be stored")]
+    return [] if _encodable(text) else [Text("not valid Unicode text")]
+
+
 def name_problems(name: object) -> list[str]:
     """What is wrong with a task's name; empty when nothing is."""
     if not isinstance(name, str) or not name.strip():
-        return ["a name is needed"]
-    problems = []
+        return [Text("a name is needed")]
+    problems: list[str] = []
     if len(name) > NAME_LENGTH_MAX:
-        problems.append(f"at most {NAME_LENGTH_MAX} characters, not {len(name)}")
+        problems.append(
+            Text("at most %(limit)s characters, not %(length)s", limit=NAME_LENGTH_MAX, length=len(name))
+        )
     if _CONTROL.search(name):
-        problems.append("no control characters")
+        problems.append(Text("no control characters"))
     if not _encodable(name):
-        problems.append("not valid Unicode text")
+        problems.append(Text("not valid Unicode text"))
     return problems
 
 
@@ -44,23 +64,29 @@ def task_type_problems(task_type: object) -> list[str]:
     """What is wrong with a task type. It is one word of a routing key, so it holds no dot."""
     if isinstance(task_type, str) and TASK_TYPE_PATTERN.fullmatch(task_type):
         return []
-    return ["1 to 50 of a-z, 0-9, - and _, beginning with a letter or a digit"]
+    return [Text("1 to 50 of a-z, 0-9, - and _, beginning with a letter or a digit")]
 
 
 def json_problems(parameters: object, *, bytes_max: int) -> list[str]:
-    """What keeps a value from being the parameters of a run: not an object, not JSON, too large, NUL in a text."""
+    """What keeps a value from being parameters: not an object, not JSON, too large, NUL in a text."""
     if not isinstance(parameters, Mapping):
-        return ["must be a JSON object"]
+        return [Text("must be a JSON object")]
     try:
         text = canonical_json(parameters)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
-        return [f"not JSON: {error}"]
-    problems = []
+        return [Text("not JSON: %(reason)s", reason=error)]
+    problems: list[str] = []
     if size > bytes_max:
-        problems.append(f"{size} bytes of JSON, the limit is {bytes_max}; pass large data by reference")
-    if "\\u0000" in text:
-        problems.append("NUL characters cannot be stored")
+        problems.append(
+            Text(
+                "%(size)s bytes of JSON, the limit is %(limit)s; pass large data by reference",
+                size=size,
+                limit=bytes_max,
+            )
+        )
+    if _NUL.search(text):
+        problems.append(Text("NUL characters cannot be stored"))
     return problems
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-import time
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import fields, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
-from django_celery_beat.models import ClockedSchedule, IntervalSchedule, PeriodicTask
 
-from tasks_app import lifecycle, parameters
+from tasks_app import functions, lifecycle, parameters
+from tasks_app.admission import admit
 from tasks_app.clock import clock
 from tasks_app.conf import conf
-from tasks_app.definitions import TaskDefinition, problems_of
+from tasks_app.definitions import TaskDefinition, executor_problems, problems_of
 from tasks_app.errors import (
-    BacklogFull,
     DuplicateTask,
     EditConflict,
     InvalidParameters,
@@ -27,11 +27,13 @@ from tasks_app.errors import (
     TaskNotFound,
 )
 from tasks_app.models import Queue, Schedule, Task, TaskRun, TaskVersion
-from tasks_app.states import is_final
+from tasks_app.scheduling import end_schedules, says, set_schedule
+from tasks_app.states import RunStatus, is_final
+from tasks_app.text import Text
 
-#: Seconds for which a process trusts its last count of the backlog.
-_BACKLOG_TRUST_SECONDS = 1.0
-_backlog_seen: dict[str, tuple[float, int]] = {}
+#: Fields of a definition that are columns of a task; the rest is its schedule.
+_COLUMNS = tuple(f.name for f in fields(TaskDefinition) if f.name not in {"every_seconds", "run_at"})
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def create_task(definition: TaskDefinition, *, by: str = "") -> Task:
@@ -45,7 +47,7 @@ def create_task(definition: TaskDefinition, *, by: str = "") -> Task:
         except IntegrityError as error:
             raise DuplicateTask(name=definition.name) from error
         TaskVersion.objects.create(task=task, number=1, definition=definition.as_json(), created_by=by)
-        _set_schedule(task, definition, now=clock.now())
+        set_schedule(task, definition, now=clock.now())
     return task
 
 
@@ -54,13 +56,17 @@ def update_task(
 ) -> Task:
     """Replace a task's definition and number a new version. Runs that exist keep what they were made from.
 
-    Raises TaskNotFound, InvalidTask, DuplicateTask, or EditConflict when `expected_version` is no longer the present one.
+    A definition that says the same as the present one changes nothing, not even the version.
+
+    Raises TaskNotFound, InvalidTask, DuplicateTask, or EditConflict when `expected_version` is no longer the
+    present one.
     """
     _check(definition)
     with transaction.atomic():
         task = _locked_task(task_id)
-        if expected_version is not None and task.version != expected_version:
-            raise EditConflict(expected=expected_version, present=task.version)
+        _compare_version(task, expected_version)
+        if definition == definition_of(task):
+            return task
         Queue.objects.get_or_create(name=definition.task_type)
         for column, value in definition.columns().items():
             setattr(task, column, value)
@@ -73,19 +79,36 @@ def update_task(
         TaskVersion.objects.create(
             task=task, number=task.version, definition=definition.as_json(), created_by=by
         )
-        _set_schedule(task, definition, now=clock.now())
+        set_schedule(task, definition, now=clock.now())
     return task
 
 
-def delete_task(task_id: int, *, by: str = "") -> None:
-    """Take a task out of use: it fires and triggers no more; its history stays."""
+def change_task(
+    task_id: int, changes: Mapping[str, Any], *, expected_version: int | None = None, by: str = ""
+) -> Task:
+    """Change some fields of a task's definition: what was read and what is written belong together.
+
+    `changes` holds fields of TaskDefinition. Raises what `update_task` raises.
+    """
+    with transaction.atomic():
+        present = definition_of(_locked_task(task_id))
+        return update_task(task_id, replace(present, **changes), expected_version=expected_version, by=by)
+
+
+def delete_task(task_id: int, *, expected_version: int | None = None, by: str = "") -> None:
+    """Take a task out of use: it fires and triggers no more, what waits is cancelled; its history stays.
+
+    Raises TaskNotFound, or EditConflict when `expected_version` is no longer the present one.
+    """
     with transaction.atomic():
         task = _locked_task(task_id)
+        _compare_version(task, expected_version)
         now = clock.now()
         Task.objects.filter(pk=task.pk).update(deleted_at=now, updated_at=now)
-        PeriodicTask.objects.filter(signalbox__task=task).delete()
-        waiting = list(TaskRun.objects.pending().filter(task=task).values_list("pk", flat=True))
-        lifecycle.cancel(waiting, by=by or "task deleted", now=now)
+        end_schedules(task)
+        active = TaskRun.objects.active().filter(task=task)
+        waiting = list(active.exclude(status=RunStatus.RUNNING.value).values_list("pk", flat=True))
+        lifecycle.cancel(waiting, by=by[:150] or "task deleted", now=now)
 
 
 def pause_task(task_id: int, *, by: str = "", reason: str = "") -> Task:
@@ -132,12 +155,20 @@ def trigger(
 ) -> TaskRun:
     """Submit one run now, or for `due_at`.
 
-    Raises TaskNotFound, InvalidParameters, BacklogFull. The run is accepted when the surrounding transaction commits.
+    Raises TaskNotFound, InvalidParameters, BacklogFull. The run is accepted when the surrounding transaction
+    commits.
     """
     [run_id] = trigger_many(
-        task, [parameters_over or {}], priority=priority, lane=lane, due_at=due_at, triggered_by=triggered_by, by=by,
-        traceparent=traceparent, correlation_id=correlation_id,
-    )  # fmt: skip
+        task,
+        [{} if parameters_over is None else parameters_over],
+        priority=priority,
+        lane=lane,
+        due_at=due_at,
+        triggered_by=triggered_by,
+        by=by,
+        traceparent=traceparent,
+        correlation_id=correlation_id,
+    )
     return TaskRun.objects.get(pk=run_id)
 
 
@@ -156,49 +187,51 @@ def trigger_many(
     """Submit one run for each set of parameters, all or none, and return their ids in that order."""
     target = task if isinstance(task, Task) else find_task(task)
     settings = conf()
-    given = []
-    for over in parameters_over:
-        merged = parameters.merged(target.parameters, over) if over else dict(target.parameters)
-        if over:
-            problems = problems_of_parameters(target.executor, merged)
-            if problems:
-                raise InvalidParameters({"parameters": problems})
-        given.append(merged)
+    given = [_merged_parameters(target.executor, target.parameters, over) for over in parameters_over]
     if priority is not None and not 0 <= priority <= 9:
-        raise InvalidParameters({"priority": ["0 to 9"]})
+        raise InvalidParameters({"priority": [Text("0 to 9")]})
     admit(target.task_type, len(given), settings.backlog_max, settings.backlog_per_type_max)
     now = clock.now()
     runs = [
         lifecycle.NewRun(
             task=target, parameters=merged, due_at=due_at or now, priority=priority, lane=lane[:100],
-            triggered_by=triggered_by, created_by=by[:150], traceparent=traceparent or new_traceparent(),
+            triggered_by=triggered_by, created_by=by[:150], traceparent=_checked_traceparent(traceparent),
             correlation_id=correlation_id or uuid4(),
         )
         for merged in given
     ]  # fmt: skip
-    return lifecycle.submit(runs, now=now)
+    return _submit(target, runs, now)
 
 
-def retry_run(run_id: int, *, parameters_over: Mapping[str, Any] | None = None, by: str = "") -> TaskRun:
-    """A new run like a final one, linked to it. Raises RunNotFound, or StaleTransition while it is not final."""
+def retry_run(
+    run_id: int, *, parameters_over: Mapping[str, Any] | None = None, by: str = "", traceparent: str = ""
+) -> TaskRun:
+    """A new run like a final one, linked to it and in the same trace.
+
+    It runs what the task says now, with the old run's parameters. Raises RunNotFound, TaskNotFound where the
+    task was deleted, InvalidParameters, or StaleTransition while the old run is not final.
+    """
     old = find_run(run_id)
     if not is_final(old.status):
         raise StaleTransition(run_id=run_id, status=old.status)
-    merged = parameters.merged(old.parameters, parameters_over or {})
-    problems = problems_of_parameters(old.executor, merged)
-    if problems:
-        raise InvalidParameters({"parameters": problems})
+    if old.task.deleted_at is not None:
+        raise TaskNotFound(reference=old.task_name)
     now = clock.now()
-    [new_id] = lifecycle.submit(
-        [
-            lifecycle.NewRun(
-                task=old.task, parameters=merged, due_at=now, priority=old.priority, lane=old.lane,
-                triggered_by="retry", created_by=by[:150], correlation_id=old.correlation_id,
-                traceparent=old.traceparent, retry_of_id=old.pk,
-            )
-        ],
-        now=now,
-    )  # fmt: skip
+    again = lifecycle.NewRun(
+        task=old.task,
+        parameters=_merged_parameters(
+            old.task.executor, old.parameters, {} if parameters_over is None else parameters_over, always=True
+        ),
+        due_at=now,
+        priority=old.priority,
+        lane=old.lane,
+        triggered_by="retry",
+        created_by=by[:150],
+        correlation_id=old.correlation_id,
+        traceparent=_checked_traceparent(traceparent or old.traceparent),
+        retry_of_id=old.pk,
+    )
+    [new_id] = _submit(old.task, [again], now)
     return TaskRun.objects.get(pk=new_id)
 
 
@@ -242,16 +275,14 @@ def find_run(run_id: int) -> TaskRun:
         raise RunNotFound(run_id=run_id) from error
 
 
-def admit(task_type: str, count: int, limit: int, limit_per_type: int | None) -> None:
-    """Raise BacklogFull when `count` more waiting runs would pass a bound.
-
-    The count is at most a second old in each process: the bound guards against overload, it is not an exact limit.
-    """
-    _admit("global", "", count, limit)
-    row_limit = Queue.objects.filter(pk=task_type).values_list("backlog_max", flat=True).first()
-    per_type = row_limit if row_limit is not None else limit_per_type
-    if per_type is not None:
-        _admit(task_type, task_type, count, per_type)
+def definition_of(task: Task) -> TaskDefinition:
+    """What a task says now, its schedule included."""
+    every: float | None = None
+    run_at: datetime | None = None
+    for schedule in task.schedules.all():
+        every, run_at = says(schedule.periodic_task)
+    columns = {name: getattr(task, name) for name in _COLUMNS}
+    return TaskDefinition(**columns, every_seconds=every, run_at=run_at)
 
 
 def new_traceparent() -> str:
@@ -261,29 +292,49 @@ def new_traceparent() -> str:
 
 def problems_of_parameters(executor: str, merged: Mapping[str, Any]) -> list[str]:
     """What is wrong with parameters for an executor, sizes included."""
-    from tasks_app.definitions import executor_problems
-
     return parameters.json_problems(merged, bytes_max=conf().parameters_bytes_max) or executor_problems(
         executor, merged
     )
 
 
-def _admit(scope: str, task_type: str, count: int, limit: int) -> None:
-    seen_at, pending = _backlog_seen.get(scope, (float("-inf"), 0))
-    if time.monotonic() - seen_at > _BACKLOG_TRUST_SECONDS:
-        waiting = TaskRun.objects.pending()
-        if task_type:
-            waiting = waiting.filter(task_type=task_type)
-        pending = waiting.capped_count(limit)
-        seen_at = time.monotonic()
-    if pending + count > limit:
-        _backlog_seen[scope] = (seen_at, pending)
-        raise BacklogFull(scope=scope, pending=pending, limit=limit, retry_after_seconds=5)
-    _backlog_seen[scope] = (seen_at, pending + count)
+def _submit(task: Task, runs: Sequence[lifecycle.NewRun], now: datetime) -> list[int]:
+    with transaction.atomic():
+        # A deletion that came first is seen here; one that comes later waits for us and cancels these runs.
+        if not Task.objects.hold(task.pk):
+            raise TaskNotFound(reference=task.name)
+        return lifecycle.submit(runs, now=now)
+
+
+def _merged_parameters(
+    executor: str, base: Mapping[str, Any], over: Mapping[str, Any], *, always: bool = False
+) -> dict[str, Any]:
+    if not isinstance(over, Mapping):
+        raise InvalidParameters({"parameters": [Text("must be a JSON object")]})
+    merged = parameters.merged(base, over)
+    if over or always:
+        problems = problems_of_parameters(executor, merged)
+        if not problems and executor == "python" and merged.get("function") != base.get("function"):
+            problems = functions.function_problems(merged)
+        if problems:
+            raise InvalidParameters({"parameters": problems})
+    return merged
+
+
+def _checked_traceparent(traceparent: str) -> str:
+    return traceparent if _TRACEPARENT.fullmatch(traceparent) else new_traceparent()
+
+
+def _compare_version(task: Task, expected: int | None) -> None:
+    if expected is not None and task.version != expected:
+        raise EditConflict(expected=expected, present=task.version)
 
 
 def _check(definition: TaskDefinition) -> None:
     problems = problems_of(definition, parameters_bytes_max=conf().parameters_bytes_max)
+    if definition.executor == "python" and "parameters" not in problems:
+        unknown = functions.function_problems(definition.parameters)
+        if unknown:
+            problems["parameters"] = unknown
     if problems:
         raise InvalidTask(problems)
 
@@ -293,38 +344,3 @@ def _locked_task(task_id: int) -> Task:
         return Task.objects.live().select_for_update().get(pk=task_id)
     except (Task.DoesNotExist, OverflowError) as error:
         raise TaskNotFound(task_id=task_id) from error
-
-
-def _set_schedule(task: Task, definition: TaskDefinition, *, now: datetime) -> None:
-    """Make the task's schedule what its definition says; an unchanged one keeps its next fire."""
-    present = Schedule.objects.filter(task=task).select_related(
-        "periodic_task__interval", "periodic_task__clocked"
-    )
-    wanted = (definition.every_seconds, definition.run_at)
-    for schedule in present:
-        periodic = schedule.periodic_task
-        says = (
-            periodic.interval.schedule.run_every.total_seconds() if periodic.interval else None,
-            periodic.clocked.clocked_time if periodic.clocked else None,
-        )
-        if says == wanted:
-            return
-        periodic.delete()
-    if definition.every_seconds is not None:
-        interval, _ = IntervalSchedule.objects.get_or_create(
-            every=round(definition.every_seconds * 1_000_000), period=IntervalSchedule.MICROSECONDS
-        )
-        kind: dict[str, Any] = {"interval": interval}
-        first = now + timedelta(seconds=definition.every_seconds)
-    elif definition.run_at is not None:
-        kind = {
-            "clocked": ClockedSchedule.objects.get_or_create(clocked_time=definition.run_at)[0],
-            "one_off": True,
-        }
-        first = definition.run_at
-    else:
-        return
-    periodic = PeriodicTask.objects.create(
-        name=f"signalbox:{task.pk}:{uuid4().hex[:8]}", task=task.name, **kind
-    )
-    Schedule.objects.create(periodic_task=periodic, task=task, next_fire_at=first)
