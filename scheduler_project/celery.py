@@ -24,7 +24,9 @@ def make_app() -> Celery:
     from workers_app import wiring
     from workers_app.conf import conf
 
-    made = Celery("signalbox")
+    # Celery's Django fix-up closes every connection before and after each task. `workers_app` keeps connections in order
+    # by Django's own rule (CONN_MAX_AGE) instead, or each permit would begin with a new connection.
+    made = Celery("signalbox", fixups=[])
     made.conf.update(
         broker_url=settings.BROKER_URL,
         broker_connection_retry_on_startup=True,
@@ -44,6 +46,10 @@ def make_app() -> Celery:
         worker_prefetch_multiplier=4,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_pool_start_method="fork",
+        # More connection losses than this in a row would end the worker; it waits for its broker instead.
+        broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=True,
         worker_state_db=None,

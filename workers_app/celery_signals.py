@@ -1,21 +1,41 @@
-"""Celery's signals, one function and one call each. `wiring.connect` is the one place that connects them."""
+"""Celery's signals, one function and one call each. `wiring.connect` is the one place that connects them.
+
+Celery logs what a receiver raises and goes on. For the two that put the permit in place that would mean bodies without
+a permit, so there a failure ends the process.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import time
 from typing import Any
+
+from django.db import close_old_connections
 
 from workers_app.execution import outcome
 from workers_app.worker_process import WorkerProcess
 
+logger = logging.getLogger(__name__)
+
 
 def worker_init(sender: Any, **_: Any) -> None:
     """Main process, before the pool is made."""
-    WorkerProcess.prepare(sender)
+    try:
+        WorkerProcess.prepare(sender)
+    except Exception:
+        logger.exception("the worker could not be prepared")
+        raise SystemExit(1) from None
 
 
 def worker_process_init(**_: Any) -> None:
     """Pool child, after Celery has built its tracing functions."""
-    WorkerProcess.current().attach_child()
+    try:
+        WorkerProcess.current().attach_child()
+    except BaseException:
+        logger.exception("a pool process could not be attached; it ends")
+        time.sleep(1.0)  # Celery starts another at once
+        os._exit(70)
 
 
 def worker_ready(sender: Any, **_: Any) -> None:
@@ -56,3 +76,8 @@ def task_failure(exception: BaseException, einfo: Any, **_: Any) -> None:
 def task_retry(reason: Any, einfo: Any, **_: Any) -> None:
     """Pool child, `self.retry` or `autoretry_for`."""
     outcome.retried(reason, str(getattr(einfo, "traceback", "") or ""))
+
+
+def task_postrun(**_: Any) -> None:
+    """Pool child, after any body, managed or not: connections that broke or grew old are not kept."""
+    close_old_connections()

@@ -24,11 +24,11 @@ FLUSH_SECONDS: Final = 0.2
 
 
 class JobCancelled(Exception):
-    """Raised in a body that asked whether it should go on, and should not. `reason` says why."""
+    """Raised in a body that asked whether it should go on, and should not. `stop_reason` says why."""
 
     def __init__(self, reason: str) -> None:
         """reason: cancel, timeout, lease or drain."""
-        self.reason = reason
+        self.stop_reason = reason
         super().__init__(f"stop requested: {reason}")
 
 

@@ -17,6 +17,7 @@ CONNECTED = (
     "task_success",
     "task_failure",
     "task_retry",
+    "task_postrun",
 )
 
 

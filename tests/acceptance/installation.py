@@ -50,7 +50,9 @@ class Installation:
     def __post_init__(self) -> None:
         """Environment of every process, without anything of the developer's own."""
         self.port = free_port()
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "DJANGO_", "PYTEST_"))}
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "DJANGO_", "PYTEST_"))
+        }
         self.environment = {
             **clean,
             "PYTHONPATH": str(ROOT),
@@ -66,7 +68,9 @@ class Installation:
             **self.environment,
         }
 
-    def manage(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def manage(
+        self, *arguments: str, check: bool = True, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         """Run a management command to its end."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, check=check, timeout=timeout,
@@ -200,7 +204,9 @@ def _decoded(text: bytes) -> Any:
 
 
 @contextmanager
-def installation(folder: Path, database_url: str, broker_url: str, **environment: str) -> Iterator[Installation]:
+def installation(
+    folder: Path, database_url: str, broker_url: str, **environment: str
+) -> Iterator[Installation]:
     """An installation with its tables made and nothing started; everything is stopped at the end."""
     made = Installation(folder, database_url, broker_url, dict(environment))
     try:

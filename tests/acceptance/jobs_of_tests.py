@@ -109,4 +109,10 @@ def keys() -> dict[str, Any]:
 @shared_task(name="tests.odd_result")
 def odd_result(kind: str) -> Any:
     """Results that are hard to keep."""
-    return {"set": {1, 2}, "nul": "a\x00b", "surrogate": "\ud800", "large": "x" * 2_000_000, "nan": float("nan")}[kind]
+    return {
+        "set": {1, 2},
+        "nul": "a\x00b",
+        "surrogate": "\ud800",
+        "large": "x" * 2_000_000,
+        "nan": float("nan"),
+    }[kind]

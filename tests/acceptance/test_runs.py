@@ -115,7 +115,9 @@ def test_a_shell_body_is_ended_at_its_timeout(installed):
 
 def running(installed: Installation, task_id: int) -> int:
     run_id = installed.api("POST", f"tasks/{task_id}/trigger", {}, expect=201)["id"]
-    installed.wait_for(lambda: installed.api("GET", f"runs/{run_id}")["status"] == "RUNNING", "the run to start")
+    installed.wait_for(
+        lambda: installed.api("GET", f"runs/{run_id}")["status"] == "RUNNING", "the run to start"
+    )
     return run_id
 
 
@@ -132,7 +134,9 @@ def test_a_running_python_body_is_cancelled_within_two_seconds(installed, functi
 
 def test_a_running_shell_command_is_cancelled_with_all_its_children(installed, tmp_path):
     mark = tmp_path / "mark"
-    script = f"trap '' TERM; (setsid sh -c 'while true; do date +%s.%N > {mark}; sleep 0.1; done' &) ; sleep 60"
+    script = (
+        f"trap '' TERM; (setsid sh -c 'while true; do date +%s.%N > {mark}; sleep 0.1; done' &) ; sleep 60"
+    )
     task = make(installed, executor="shell", parameters={"command": script, "shell": True})
     run_id = running(installed, task)
     installed.wait_for(mark.exists, "the command to start")
@@ -168,7 +172,8 @@ def test_a_run_that_keeps_killing_its_pool_process_is_quarantined_and_can_be_rel
     assert done["status"] == "QUARANTINED"
     installed.api("POST", f"runs/{done['id']}/release", {})
     installed.wait_for(
-        lambda: installed.api("GET", f"runs/{done['id']}")["retry_count"] > done["retry_count"], "another attempt"
+        lambda: installed.api("GET", f"runs/{done['id']}")["retry_count"] > done["retry_count"],
+        "another attempt",
     )
 
 
@@ -185,7 +190,11 @@ def test_shell_output_and_exit_codes_are_kept(installed):
 
 
 def test_much_output_is_cut_with_a_visible_mark(installed):
-    task = make(installed, executor="shell", parameters={"command": "yes 0123456789 | head -c 20000000", "shell": True})
+    task = make(
+        installed,
+        executor="shell",
+        parameters={"command": "yes 0123456789 | head -c 20000000", "shell": True},
+    )
     done = run(installed, task)
     assert done["status"] == "COMPLETED"
     installed.wait_for(lambda: "truncated" in _all_log(installed, done["id"]), "the mark")
@@ -246,7 +255,11 @@ def test_an_interval_fires_runs(installed):
 def test_both_workers_are_online_and_say_what_they_can_do(installed):
     def both() -> list[dict]:
         rows = installed.api("GET", "workers")["results"]
-        online = [row for row in rows if row.get("status", row.get("state")) == "ONLINE" and row["cpu_percent"] is not None]
+        online = [
+            row
+            for row in rows
+            if row.get("status", row.get("state")) == "ONLINE" and row["cpu_percent"] is not None
+        ]
         return online if len(online) == 2 else []
 
     for row in installed.wait_for(both, "two workers online"):

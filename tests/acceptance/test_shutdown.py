@@ -65,7 +65,9 @@ def test_a_killed_worker_leaves_no_process_and_its_run_is_run_again(small: Insta
     assert family
     process.kill()
     process.wait()
-    small.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), "children to be gone", 5)
+    small.wait_for(
+        lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), "children to be gone", 5
+    )
     small.start("worker-b", "run_worker", "--name", "w-b", "--slots", "2")
     done = small.finished(run_id, 60)
     assert (done["status"], done["retry_count"], done["worker_id"]) == ("COMPLETED", 1, "w-b")

@@ -55,7 +55,11 @@ def test_python_parameters_name_a_function():
 def test_parameters_are_merged_object_by_object():
     base = {"function": "f", "kwargs": {"a": 1, "b": {"x": 1}}, "args": [1]}
     over = {"kwargs": {"b": {"y": 2}}, "args": [9]}
-    assert parameters.merged(base, over) == {"function": "f", "kwargs": {"a": 1, "b": {"x": 1, "y": 2}}, "args": [9]}
+    assert parameters.merged(base, over) == {
+        "function": "f",
+        "kwargs": {"a": 1, "b": {"x": 1, "y": 2}},
+        "args": [9],
+    }
     assert base["kwargs"] == {"a": 1, "b": {"x": 1}}
 
 
@@ -70,7 +74,11 @@ def test_an_interval_that_is_on_time_skips_nothing():
 def test_a_late_interval_fires_the_newest_time_and_tells_the_skipped_ones():
     due = due_interval(START, timedelta(minutes=1), START + timedelta(minutes=5, seconds=1))
     assert due.fire == START + timedelta(minutes=5)
-    assert (due.skipped_first, due.skipped_last, due.skipped_count) == (START, START + timedelta(minutes=4), 5)
+    assert (due.skipped_first, due.skipped_last, due.skipped_count) == (
+        START,
+        START + timedelta(minutes=4),
+        5,
+    )
     assert due.next_fire_at == START + timedelta(minutes=6)
 
 
@@ -98,7 +106,8 @@ def test_an_unknown_configuration_key_is_refused_with_a_suggestion():
 
 
 @pytest.mark.parametrize(
-    "values", [{"lease_seconds": 0}, {"lease_seconds": -1}, {"lease_margin_seconds": 40}, {"renewals_per_lease": 1}]
+    "values",
+    [{"lease_seconds": 0}, {"lease_seconds": -1}, {"lease_margin_seconds": 40}, {"renewals_per_lease": 1}],
 )
 def test_a_lease_that_could_not_be_held_is_refused(values):
     with pytest.raises(ConfigurationError):

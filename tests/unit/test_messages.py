@@ -34,7 +34,12 @@ def test_a_message_carries_the_real_name_and_verifies():
     assert message.headers["task"] == "shop.charge"
     assert message.queue == "task.execution.backup"
     ticket = delivered(message)
-    assert (ticket.run_id, ticket.attempt, ticket.token, ticket.task_name) == (7, 2, uuid.UUID(int=5), "数据备份")
+    assert (ticket.run_id, ticket.attempt, ticket.token, ticket.task_name) == (
+        7,
+        2,
+        uuid.UUID(int=5),
+        "数据备份",
+    )
 
 
 def test_a_message_survives_the_wire_as_json():

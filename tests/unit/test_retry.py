@@ -9,7 +9,9 @@ POLICY = RetryPolicy(max_retries=3, delay_seconds=2.0, delay_cap_seconds=10.0, q
 
 
 def end(outcome: Outcome, attempt: int = 1, crashes: int = 0, cancelled: bool = False, **more) -> AttemptEnd:
-    return AttemptEnd(outcome=outcome, attempt=attempt, crash_count=crashes, cancel_requested=cancelled, **more)
+    return AttemptEnd(
+        outcome=outcome, attempt=attempt, crash_count=crashes, cancel_requested=cancelled, **more
+    )
 
 
 def test_the_delay_bound_doubles_up_to_the_cap():
@@ -81,7 +83,9 @@ def test_every_decision_is_an_arrow_of_the_state_diagram(
 ):
     policy = RetryPolicy(retries, 1.0, 60.0, 3)
     following = decide(
-        end(outcome, attempt, crashes, cancelled, retryable=retryable, retry_after_seconds=after), policy, jitter
+        end(outcome, attempt, crashes, cancelled, retryable=retryable, retry_after_seconds=after),
+        policy,
+        jitter,
     )
     assert following.status in TRANSITIONS["finish"][RunStatus.RUNNING]
     assert (following.delay_seconds is not None) == (following.status is RunStatus.PENDING)

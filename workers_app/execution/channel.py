@@ -44,6 +44,10 @@ class ChildEnd:
         self._lock = threading.Lock()
         self.send(HELLO, bytes(16), str(os.getpid()).encode())
 
+    def close(self) -> None:
+        """Say no more."""
+        self._socket.close()
+
     def send(self, kind: int, nonce: bytes, payload: bytes) -> None:
         """Write one frame; returns when the kernel has it all. Raises OSError when the main process is gone."""
         with self._lock:
@@ -80,15 +84,17 @@ class MainEnd:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading and remove the socket; what children wrote before was read."""
-        if os.getpid() != self._owner:
+        """Stop reading and remove the socket; what children wrote before was read. Twice is once."""
+        if os.getpid() != self._owner or self._closed.is_set():
             return
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        self._listening.close()
-        for path in (Path(self.path),):
-            path.unlink(missing_ok=True)
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        Path(self.path).unlink(missing_ok=True)
         Path(self._folder).rmdir()
 
     def _read(self) -> None:

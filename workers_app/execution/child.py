@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery
-from celery.app.trace import IGNORED, Info, trace_ok_t
+from celery.app.trace import IGNORED, TraceInfo, trace_ok_t
 from celery.exceptions import Ignore
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from tasks_app import context
 from tasks_app.clock import Clock
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 ASK_SECONDS_MAX: Final = 30.0
 
 Traced = Callable[..., Any]
+
+_UNCHAINED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None, "group": None}
 
 
 @dataclass
@@ -152,7 +155,8 @@ def _run(
     remaining = (permit.deadline_at - child.clock.now()).total_seconds()
     deadline_ns = boottime_ns() + int(remaining * 1e9)
     function, args, kwargs = call_for(permit.executor, permit.parameters)
-    if not record.grant(deadline_ns, permit.keep_running) or not record.start():
+    shell = function == SHELL_FUNCTION
+    if not record.grant(deadline_ns, permit.keep_running, shell=shell) or not record.start():
         _hand_back_granted(child, permit, record, "no lease")
         return _ignored("lease_over")
     reach("worker.before_body")
@@ -164,7 +168,7 @@ def _run(
         send=lambda report: _telemetry(child, permit.nonce, report),
         stop_reason=record.stop_reason,
         deadline_monotonic=time.monotonic() + remaining,
-        log_bytes_max=None if function == SHELL_FUNCTION else conf().log_bytes_max,
+        log_bytes_max=None if shell else conf().log_bytes_max,
         now=lambda: child.clock.now().timestamp(),
     )
     started = child.clock.now().timestamp()
@@ -180,7 +184,8 @@ def _run(
             contextlib.redirect_stdout(StreamToJob("stdout")),
             contextlib.redirect_stderr(StreamToJob("stderr")),
         ):
-            answer = inner(uuid, args, kwargs, request)
+            # Nothing that the message hangs on the call is signed: no callbacks, chains or chords.
+            answer = inner(uuid, args, kwargs, request | _UNCHAINED)
         end = outcome.taken() or _from_answer(answer)
     except BaseException as error:
         # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
@@ -220,11 +225,11 @@ def _conclude(
         "error_message": _cut(end.error_message, tasks_conf().error_bytes_max),
         "retryable": end.retryable,
         "retry_after": end.retry_after_seconds,
+        "counts_as_crash": False,
     }
     child.channel.send(FINISH, permit.nonce.bytes, json.dumps(report).encode())
     reach("worker.after_outcome")
     record.finish()
-    close_old_connections()
 
 
 def _from_answer(answer: Any) -> BodyEnd:
@@ -270,12 +275,10 @@ def _telemetry(child: Child, nonce: UUID, report: dict[str, Any]) -> None:
 
 def _ignored(reason: str) -> Any:
     """What Celery's tracing gives for `Ignore`: the delivery is dropped quietly and never recorded as a failure."""
-    from billiard.einfo import ExceptionInfo
-
     try:
         raise Ignore(reason)
     except Ignore as error:
-        return trace_ok_t(ExceptionInfo(internal=True), Info(IGNORED, error), 0.0, None)
+        return trace_ok_t(ExceptionInfo(internal=True), TraceInfo(IGNORED, error), 0.0, None)
 
 
 def _result_text(result: Any) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -71,6 +70,7 @@ class Node:
     _kills: dict[UUID, float] = field(default_factory=dict)
     _unknown: set[UUID] = field(default_factory=set)
     _given_up: dict[UUID, HandBack] = field(default_factory=dict)
+    _gone: set[int] = field(default_factory=set)
     _gone_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _renew_now: threading.Event = field(default_factory=threading.Event)
@@ -130,7 +130,7 @@ class Node:
         self._renew_now.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self.settings.renew_every_seconds + 5)
-        self._bury_everyone()
+        self._bury_dead()
         if self.publisher._thread.is_alive():
             self.publisher.stop(5.0)
         self.channel.close()
@@ -166,13 +166,18 @@ class Node:
     def _child_gone(self, pid: int) -> None:
         """A child's stream ended: whatever its seat still holds ended with it."""
         with self._gone_lock:
-            for view in self.registry.dead_seats():
-                self._bury(view)
+            self._gone.add(pid)
+        self._bury_dead()
 
-    def _bury_everyone(self) -> None:
+    def _bury_dead(self) -> None:
+        """Conclude the attempts of children that are gone and whose every word has been read.
+
+        The kernel may close a dying child's socket before it frees its seat: the watch comes by again.
+        """
         with self._gone_lock:
             for view in self.registry.dead_seats():
-                self._bury(view)
+                if view.pid in self._gone:
+                    self._bury(view)
 
     def _bury(self, view: RecordView) -> None:
         nonce = UUID(bytes=view.nonce)
@@ -251,12 +256,9 @@ class Node:
                 self._kill(view)
 
     def _kill(self, view: RecordView) -> None:
-        # The registry's protocol: the stop reason was written before; kill only what is still under way.
-        if self.registry.still_active(view):
-            try:
-                os.kill(view.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                self._kills.pop(UUID(bytes=view.nonce), None)
+        # Never hits the next attempt in the same child: see `table`.
+        if not self.registry.kill(view):
+            self._kills.pop(UUID(bytes=view.nonce), None)
 
     def _active(self) -> list[RecordView]:
         return [view for view in self.registry.snapshot() if view.state in ACTIVE]
@@ -286,6 +288,7 @@ class Node:
 
     def _watch(self) -> None:
         self._kill_overdue()
+        self._bury_dead()
         if not self.guardian.alive():
             logger.error("the guardian died; starting another")
             self.guardian = start_guardian(self.registry)

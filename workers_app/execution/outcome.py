@@ -10,7 +10,7 @@ import threading
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from tasks_app.states import Outcome
 
@@ -25,6 +25,15 @@ class BodyEnd:
     error_message: str = ""
     retry_after_seconds: float | None = None
     retryable: bool = True
+
+
+#: A body that ended because it was asked to: an exception with `stop_reason` says why.
+_STOPPED: Final = {
+    "cancel": Outcome.CANCELLED,
+    "timeout": Outcome.TIMEOUT,
+    "lease": Outcome.LOST,
+    "drain": Outcome.LOST,
+}
 
 
 class _Box(threading.local):
@@ -51,9 +60,8 @@ def succeeded(result: Any) -> None:
 
 def failed(exception: BaseException, text: str) -> None:
     """`task_failure`; text is the traceback."""
-    stop = getattr(exception, "stop_outcome", None)
     _box.end = BodyEnd(
-        Outcome(stop) if stop else Outcome.FAILED,
+        _STOPPED.get(getattr(exception, "stop_reason", ""), Outcome.FAILED),
         error_type=type(exception).__name__,
         error_message=described(exception, text),
         retry_after_seconds=getattr(exception, "retry_after_seconds", None),
