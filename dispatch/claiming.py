@@ -31,8 +31,8 @@ class Round:
     """What one round of claims did, and what it saw.
 
     claimed: best first. next_due_at: of the earliest run that is not due yet. more: credit and due rows are left.
-    contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit;
-    draining: one of these sends messages on quickly.
+    contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit. soon: a queue's
+    credit was just spent, or one that is starved drains fast, so that there will be credit within moments.
     """
 
     claimed: list[Claimed] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Round:
     more: bool = False
     contended: bool = False
     starved: list[str] = field(default_factory=list)
-    draining: bool = False
+    soon: bool = False
 
 
 class Claiming:
@@ -72,7 +72,7 @@ class Claiming:
                 credits[name] = ahead.credit(loads[name], at)
                 if credits[name] == 0:
                     result.starved.append(name)
-                    result.draining = result.draining or (ahead.draining and ahead.ahead > 0)
+                    result.soon = result.soon or ahead.drains_fast(at)
             self._claim(result, due, credits, now)
             reach("claim.before_commit")
         reach("claim.after_commit")
@@ -95,6 +95,7 @@ class Claiming:
         for name, credit in credits.items():
             if credit:
                 self._ahead[name].claimed(credit - left[name], credit)
+                result.soon = result.soon or left[name] <= 0
 
 
 def candidates(queue: str, priority: int, now: datetime, count: int) -> RunQuerySet:

@@ -31,6 +31,8 @@ class DispatchSettings:
     queue_type: str = "classic"
     ingest_batch_max: int = 1000
     ingest_linger_seconds: float = 0.02
+    #: Messages (each a batch of reports) that one ingest may hold unacknowledged.
+    ingest_prefetch: int = 64
 
     def __post_init__(self) -> None:
         """Refuse what could not work."""
@@ -45,7 +47,7 @@ class DispatchSettings:
             "deadline_grace_seconds",
             "publish_confirm_seconds",
             "ingest_batch_max",
-            "ingest_linger_seconds",
+            "ingest_linger_seconds", "ingest_prefetch",
         )
         if self.queue_type not in {"classic", "quorum"}:
             raise ValueError('queue_type must be "classic" or "quorum"')

@@ -21,6 +21,7 @@ FAST_SECONDS: Final = 0.2
 SLOW_SECONDS: Final = 1.0
 #: After a wait above FAST_SECONDS, how long the look-ahead does not grow.
 CALM_SECONDS: Final = 2.0
+RECENT_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,7 @@ class LookAhead:
         """Begins at nothing ahead."""
         self._per_slot_max = per_slot_max
         self.ahead = 0
-        #: Messages left the queue since the look before: it is worth looking again soon.
-        self.draining = False
+        self._drained_at = float("-inf")
         self._dispatched_before = 0
         self._claimed_since = 0
         self._used_up = False
@@ -58,20 +58,25 @@ class LookAhead:
 
     def credit(self, load: QueueLoad, at: float) -> int:
         """Messages that may be added now. `at`: monotonic seconds."""
-        drained = self._dispatched_before + self._claimed_since - load.dispatched
-        self.draining = drained > 0
+        drained = self._dispatched_before + self._claimed_since > load.dispatched
+        if drained:
+            self._drained_at = at
         self._dispatched_before, self._claimed_since = load.dispatched, 0
         limit = load.slots * self._per_slot_max
         if load.oldest_wait_seconds > FAST_SECONDS:
             self._slow_at = at
         if load.oldest_wait_seconds > SLOW_SECONDS:
             self.ahead //= 2
-        elif self.draining and self._used_up and at - self._slow_at > CALM_SECONDS:
+        elif drained and self._used_up and at - self._slow_at > CALM_SECONDS:
             self.ahead = self.ahead * 2 + 4
         self.ahead = min(self.ahead, limit)
         credit = max(0, load.free * 2 + self.ahead - load.dispatched)
         self._used_up = credit == 0
         return credit
+
+    def drains_fast(self, at: float) -> bool:
+        """Messages are taken off this queue within moments: it is worth looking again very soon."""
+        return self.ahead > 0 and at - self._drained_at < RECENT_SECONDS
 
     def claimed(self, count: int, credit: int) -> None:
         """What the claim made of the credit."""

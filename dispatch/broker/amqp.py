@@ -122,9 +122,16 @@ class AmqpBroker:
     def declare(self, queues: Iterable[str]) -> None:
         """Make the queues durable, as Celery's workers declare them."""
         with self._calling():
-            channel = self._connected()
+            self._connected()
             for queue in sorted(set(queues)):
-                channel.queue_declare(queue, durable=True, auto_delete=False, arguments=self._queue_arguments)
+                try:
+                    self._channel.queue_declare(
+                        queue, durable=True, auto_delete=False, arguments=self._queue_arguments
+                    )
+                except amqp.PreconditionFailed as error:
+                    # It exists, made differently by somebody: messages can go there. The refusal closed the channel.
+                    logger.warning("queue exists with other settings", extra={"queue": queue, "error": str(error)})
+                    self._open_channel()
                 self._declared.add(queue)
 
     def depths(self, queues: Collection[str]) -> dict[str, int]:
@@ -161,8 +168,11 @@ class AmqpBroker:
             heartbeat=0,
             transport_options={"read_timeout": self._confirm_seconds, "write_timeout": self._confirm_seconds},
         )
-        connection = self._kombu.connection
-        self._channel = connection.channel()
+        return self._open_channel()
+
+    def _open_channel(self) -> Any:
+        assert self._kombu is not None
+        self._channel = self._kombu.connection.channel()
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)

@@ -1,0 +1,20 @@
+"""manage.py run_dispatcher"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils.translation import gettext_lazy as _
+
+
+class Command(BaseCommand):
+    """Claims due runs and publishes them, fires schedules, and watches leases, until SIGTERM or Ctrl-C."""
+
+    help = _("Run a dispatcher; any number may run at once.")
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        """Run until asked to stop."""
+        from dispatch.running import run_dispatcher
+
+        run_dispatcher()

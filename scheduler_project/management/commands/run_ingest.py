@@ -1,0 +1,20 @@
+"""manage.py run_ingest"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils.translation import gettext_lazy as _
+
+
+class Command(BaseCommand):
+    """Takes reports and heartbeats from the broker into the database until SIGTERM or Ctrl-C."""
+
+    help = _("Run an ingest; any number may run at once.")
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        """Run until asked to stop."""
+        from dispatch.running import run_ingest
+
+        run_ingest()
