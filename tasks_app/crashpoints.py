@@ -56,7 +56,7 @@ def _armed(folder: Path) -> Callable[[str], None]:
             return
         fired = folder / "fired" / f"{point}.{os.getpid()}"
         try:
-            os.rename(armed, fired)
+            armed.rename(fired)
         except FileNotFoundError:
             return  # another process won
         action = fired.read_text().strip() or "kill"

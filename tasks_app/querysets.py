@@ -21,6 +21,13 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Not deleted."""
         return self.filter(deleted_at__isnull=True)
 
+    def with_schedule(self) -> TaskQuerySet:
+        """Bring the schedule along, in one more query for all."""
+        from tasks_app.models import Schedule
+
+        schedules = Schedule.objects.select_related("periodic_task__interval", "periodic_task__clocked")
+        return self.prefetch_related(models.Prefetch("schedules", queryset=schedules.order_by("id")))
+
     def hold(self, task_id: int) -> bool:
         """Whether the task is live; if so, nobody deletes it before the surrounding transaction ends.
 

@@ -16,7 +16,7 @@ class WorkerSettings:
     """Everything that workers, and those who judge them, can be told."""
 
     #: A worker that has not renewed for this long is over for the reaper. Choose it between recovery time (short) and
-    #: tolerance for a database that is away (long): after lease_seconds - lease_margin_seconds a worker ends its bodies.
+    #: tolerance for a database that is away (long): a worker ends its bodies lease_margin_seconds before that.
     lease_seconds: float = 60.0
     #: By how much the worker gives up before the reaper does; bounds the overlap of an attempt and its successor.
     lease_margin_seconds: float = 5.0

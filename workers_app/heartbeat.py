@@ -57,8 +57,8 @@ class Heartbeat:
             "cpu_percent": psutil.cpu_percent(interval=None),
             "memory_percent": psutil.virtual_memory().percent,
             "memory_rss_bytes": self._resident(),
-            "network_sent_bytes": network.bytes_sent if network else 0,
-            "network_received_bytes": network.bytes_recv if network else 0,
+            "network_sent_bytes": network.bytes_sent,
+            "network_received_bytes": network.bytes_recv,
         }
 
     def _resident(self) -> int:

@@ -51,7 +51,7 @@ class Job:
         log_bytes_max: int | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """send passes a report on; stop_reason reads whether a stop was asked for; now is the database's clock."""
+        """Send passes a report on; stop_reason reads whether a stop was asked for; now is the database's clock."""
         self.run_id, self.attempt, self.token, self.task_name = run_id, attempt, token, task_name
         self.idempotency_key, self.run_key = f"{run_id}:{attempt}", str(run_id)
         self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(

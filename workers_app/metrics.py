@@ -2,13 +2,9 @@
 
 from prometheus_client import Counter, Gauge
 
-PERMITS_REFUSED = Counter(
-    "signalbox_permits_refused", "Deliveries that got no permit, by reason.", ["reason"]
-)
+PERMITS_REFUSED = Counter("signalbox_permits_refused", "Deliveries that got no permit, by reason.", ["reason"])
 RENEWALS = Counter("signalbox_lease_renewals", "Lease renewals, by what came of them.", ["answer"])
-LEASE_LEFT = Gauge(
-    "signalbox_lease_left_seconds", "Seconds until this worker ends its bodies unless it renews."
-)
+LEASE_LEFT = Gauge("signalbox_lease_left_seconds", "Seconds until this worker ends its bodies unless it renews.")
 UNSETTLED = Gauge("signalbox_outcomes_unsettled", "Outcomes that are not known to be recorded.")
 REPORTS_PUBLISHED = Counter("signalbox_reports_published", "Reports that the broker confirmed.")
 REPORTS_FAILED = Counter("signalbox_report_batches_failed", "Report batches that the broker did not confirm.")

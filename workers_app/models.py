@@ -42,9 +42,7 @@ class Worker(models.Model):
         verbose_name_plural = _("workers")
         ordering = ("name",)
         constraints = (
-            models.CheckConstraint(
-                condition=~Q(name="") & ~Q(name__contains="."), name="worker_name_without_dots"
-            ),
+            models.CheckConstraint(condition=~Q(name="") & ~Q(name__contains="."), name="worker_name_without_dots"),
         )
 
     def __str__(self) -> str:
@@ -85,9 +83,7 @@ class WorkerIncarnation(models.Model):
                 name="incarnation_clean_end_is_over",
             ),
         )
-        indexes = (
-            models.Index(fields=("worker",), condition=Q(over_at__isnull=True), name="incarnation_live"),
-        )
+        indexes = (models.Index(fields=("worker",), condition=Q(over_at__isnull=True), name="incarnation_live"),)
 
     def __str__(self) -> str:
         return f"{self.worker_id} {self.id}"

@@ -36,13 +36,9 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         own = WorkerIncarnation.objects.filter(worker=OuterRef("pk"))
         live = own.filter(over_at__isnull=True)
         newest_clean = own.order_by("-started_at").values("ended_cleanly")[:1]
-        return self.annotate(
-            _live=Exists(live), _known=Exists(own), _clean=models.Subquery(newest_clean)
-        ).annotate(
+        return self.annotate(_live=Exists(live), _known=Exists(own), _clean=models.Subquery(newest_clean)).annotate(
             state=Case(
-                When(
-                    Q(_live=False) & (Q(_known=False) | Q(_clean=True)), then=Value(WorkerState.OFFLINE.value)
-                ),
+                When(Q(_live=False) & (Q(_known=False) | Q(_clean=True)), then=Value(WorkerState.OFFLINE.value)),
                 When(_live=False, then=Value(WorkerState.LOST.value)),
                 When(draining_since__isnull=False, then=Value(WorkerState.DRAINING.value)),
                 When(

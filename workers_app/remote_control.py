@@ -1,5 +1,7 @@
-"""Remote control commands `task.control.*`: the quick way to a worker. The fact is in the database already, and a
-renewal brings it if this message is lost."""
+"""Remote control commands `task.control.*`: the quick way to a worker.
+
+The fact is in the database already, and a renewal brings it if this message is lost.
+"""
 
 from __future__ import annotations
 

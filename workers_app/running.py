@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from celery import Celery
 from kombu import Exchange, Queue
-from tasks_app.process_health import serve
 
 from tasks_app.messages.execution import queue_for
+from tasks_app.process_health import serve
 from workers_app.worker_process import WorkerProcess
 
 

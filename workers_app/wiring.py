@@ -1,4 +1,4 @@
-"""Connects Celery to this package: signals, remote control commands, our request class. Called once, by the app's maker."""
+"""Connects Celery to this package: signals and remote control commands. Called once, by the app's maker."""
 
 from __future__ import annotations
 
@@ -27,6 +27,4 @@ def connect(app: Celery) -> None:
 
     app.conf.imports = ["workers_app.executors.tasks", *(app.conf.imports or ())]
     for name in CONNECTED:
-        getattr(signals, name).connect(
-            getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}"
-        )
+        getattr(signals, name).connect(getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}")

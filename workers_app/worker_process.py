@@ -48,9 +48,7 @@ class WorkerProcess:
                 for name in self.app.amqp.queues.consume_from
                 if name.startswith(QUEUE_PREFIX)
             ],
-            functions=sorted(
-                name for name in self.app.tasks if not name.startswith(("celery.", "signalbox."))
-            ),
+            functions=sorted(name for name in self.app.tasks if not name.startswith(("celery.", "signalbox."))),
             labels={},
             slots=int(controller.concurrency or 1),
             pool="prefork",
@@ -118,9 +116,7 @@ class WorkerProcess:
                 seat=self.node.registry.take_seat(os.getpid()),
                 channel=ChildEnd(self.node.channel.path),
                 identity=self.node.identity,
-                control_plane=DatabaseControlPlane(child_clock, conf().lease_seconds).as_worker(
-                    self.worker_id
-                ),
+                control_plane=DatabaseControlPlane(child_clock, conf().lease_seconds).as_worker(self.worker_id),
                 clock=child_clock,
                 ring=KeyRing(settings.signing_keys, settings.signing_key_id),
             ),
@@ -162,7 +158,7 @@ class WorkerProcess:
             raise RuntimeError("the lease is not renewed: the control plane does not answer")
 
     def report_unknown(self, message: Any, name: str) -> None:
-        """A managed message for a function that this worker does not have ends its attempt as FAILED, with the reason."""
+        """A managed message for a function that is not registered here: its attempt ends FAILED, with the reason."""
         headers = message.headers or {}
         if HEADER not in headers:
             return
@@ -194,9 +190,7 @@ class WorkerProcess:
                     consumer.cancel_task_queue(queue)
                 else:
                     consumer.add_task_queue(queue)
-            logger.info(
-                "worker drains" if draining else "worker resumes", extra={"worker_id": self.worker_id}
-            )
+            logger.info("worker drains" if draining else "worker resumes", extra={"worker_id": self.worker_id})
 
         if consumer.hub is not None:
             consumer.hub.call_soon(change)

@@ -18,7 +18,10 @@ from tasks_app.states import RunStatus, is_final
 
 @dataclass(frozen=True)
 class CancelAnswer:
-    """cancelled: final now. requested: (run id, worker id) of what runs; final when its end is known. stale: neither."""
+    """What a cancel did.
+
+    cancelled: final now. requested: (run id, worker id) of what runs, final when its end is known. stale: neither.
+    """
 
     cancelled: list[int] = field(default_factory=list)
     requested: list[tuple[int, str]] = field(default_factory=list)
@@ -48,9 +51,7 @@ def cancel(ids: Collection[int], *, by: str, now: datetime) -> CancelAnswer:
             ("status", "completed_at", "cancel_requested_at", "cancel_requested_by"),
             [(run.id, RunStatus.CANCELLED.value, now, now, by) for run in waiting],
         )
-        update_rows(
-            TaskRun, ("cancel_requested_at", "cancel_requested_by"), [(run.id, now, by) for run in running]
-        )
+        update_rows(TaskRun, ("cancel_requested_at", "cancel_requested_by"), [(run.id, now, by) for run in running])
         write_events(
             [(run.id, now, "cancelled", run.attempt, {"by": by}) for run in waiting]
             + [(run.id, now, "cancel_requested", run.attempt, {"by": by}) for run in running]

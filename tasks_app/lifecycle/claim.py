@@ -74,23 +74,18 @@ def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime)
         cursor.execute(sql, (*inner_params, RunStatus.DISPATCHED.value, now, permit_by))
         rows = cursor.fetchall()
     rows.sort(key=lambda row: (-row[-1], row[12], row[0]))
-    return [Claimed(*row[:5], json.loads(row[5]), *row[6:-1]) for row in rows]
+    return [Claimed._make((*row[:5], json.loads(row[5]), *row[6:-1])) for row in rows]
 
 
 def _claim_locked(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> list[Claimed]:
     ids = list(candidates.values_list("pk", flat=True))
     found = {row[0]: row for row in TaskRun.objects.filter(pk__in=ids).values_list(*_RETURNED)}
     claimed = [
-        Claimed._make(found[pk])._replace(token=uuid4(), dispatch_count=found[pk][11] + 1)
-        for pk in ids
-        if pk in found
+        Claimed._make(found[pk])._replace(token=uuid4(), dispatch_count=found[pk][11] + 1) for pk in ids if pk in found
     ]
     update_rows(
         TaskRun,
         ("status", "token", "dispatched_at", "permit_by", "dispatch_count"),
-        [
-            (run.id, RunStatus.DISPATCHED.value, run.token, now, permit_by, run.dispatch_count)
-            for run in claimed
-        ],
+        [(run.id, RunStatus.DISPATCHED.value, run.token, now, permit_by, run.dispatch_count) for run in claimed],
     )
     return claimed

@@ -74,7 +74,7 @@ def _next(run: LockedRun, facts: Finished) -> Next:
         retry_after_seconds=facts.retry_after_seconds,
         counts_as_crash=facts.counts_as_crash,
     )
-    return decide(end, run.policy, random.random())
+    return decide(end, run.policy, random.random())  # noqa: S311  (jitter, no secret)
 
 
 def _ended_at(end: Ended, now: datetime) -> datetime:

@@ -38,7 +38,7 @@ def permit(asks: Sequence[PermitAsk], holder: Holder, *, now: datetime) -> list[
     reach("permit.after_commit")
     won = {(row[0], row[3]): row for row in rows}
     missing = [ask for ask in asks if (ask.run_id, ask.nonce) not in won]
-    reasons = _reasons(missing, holder) if missing else {}
+    reasons = _reasons(missing) if missing else {}
     return [
         _permitted(won[ask.run_id, ask.nonce])
         if (ask.run_id, ask.nonce) in won
@@ -95,9 +95,7 @@ def _permit_locked(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -> 
     with transaction.atomic():
         found = {
             row[0]: row
-            for row in TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list(
-                *_CARRIED, "status"
-            )
+            for row in TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list(*_CARRIED, "status")
         }
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {holder.alive_sql}", list(holder.alive_params))
@@ -129,14 +127,10 @@ def _permit_locked(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -> 
     return answered
 
 
-def _reasons(asks: Sequence[PermitAsk], holder: Holder) -> dict[int, str]:
+def _reasons(asks: Sequence[PermitAsk]) -> dict[int, str]:
     """Why these asks got nothing; for logs and metrics only, so it may be a moment late."""
-    found = dict(
-        (row[0], row)
-        for row in TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list(
-            "id", "status", "token"
-        )
-    )
+    rows = TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list("id", "status", "token")
+    found = {row[0]: row for row in rows}
     reasons = {}
     for ask in asks:
         row = found.get(ask.run_id)

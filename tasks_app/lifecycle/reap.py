@@ -23,11 +23,7 @@ def lose(incarnations: Collection[UUID], *, now: datetime, limit: int = 500) -> 
         ids = list(TaskRun.objects.held_by(incarnations).values_list("pk", flat=True)[:limit])
         ends = []
         for run in lock_runs(ids, skip_locked=True).values():
-            if (
-                run.status != RunStatus.RUNNING.value
-                or run.incarnation_id not in incarnations
-                or run.token is None
-            ):
+            if run.status != RunStatus.RUNNING.value or run.incarnation_id not in incarnations or run.token is None:
                 continue
             timed_out = run.stop_reason == "timeout"
             ends.append(
@@ -62,9 +58,7 @@ def retract_unpermitted(*, now: datetime, limit: int = 500) -> list[int]:
             if run.status == RunStatus.DISPATCHED.value
         ]
         late_ids = {run.id for run in late}
-        still_late = set(
-            TaskRun.objects.filter(pk__in=late_ids, permit_by__lt=now).values_list("pk", flat=True)
-        )
+        still_late = set(TaskRun.objects.filter(pk__in=late_ids, permit_by__lt=now).values_list("pk", flat=True))
         late = [run for run in late if run.id in still_late]
         update_rows(
             TaskRun,
@@ -85,9 +79,7 @@ def request_timeout_stops(*, now: datetime, grace: timedelta, limit: int = 500) 
     """
     with transaction.atomic():
         ids = list(
-            TaskRun.objects.past_deadline(now - grace)
-            .filter(stop_reason="")
-            .values_list("pk", flat=True)[:limit]
+            TaskRun.objects.past_deadline(now - grace).filter(stop_reason="").values_list("pk", flat=True)[:limit]
         )
         late = [
             run

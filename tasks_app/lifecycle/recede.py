@@ -40,9 +40,7 @@ def hand_back(returned: Sequence[HandBack], *, now: datetime) -> list[int]:
             if run is None or run.token != item.token:
                 continue
             waiting = run.status == RunStatus.DISPATCHED.value
-            holding = (
-                run.status == RunStatus.RUNNING.value and item.nonce is not None and run.nonce == item.nonce
-            )
+            holding = run.status == RunStatus.RUNNING.value and item.nonce is not None and run.nonce == item.nonce
             if waiting or holding:
                 moved.append((run, item))
                 del locked[item.run_id]
@@ -59,9 +57,7 @@ def hand_back(returned: Sequence[HandBack], *, now: datetime) -> list[int]:
                 for run, _ in moved
             ],
         )
-        write_events(
-            [(run.id, now, "handed_back", run.attempt, {"reason": item.reason}) for run, item in moved]
-        )
+        write_events([(run.id, now, "handed_back", run.attempt, {"reason": item.reason}) for run, item in moved])
         if moved:
             wake_dispatchers()
     return [run.id for run, _ in moved]
@@ -112,15 +108,16 @@ def reassert(
             _settle_finished(answer, finished)
         listed = {held.nonce for held in (*running, *finished)} | set(registered)
         rows = TaskRun.objects.held_by([holder.incarnation_id]).values_list("id", "attempt", "token", "nonce")
-        answer.unknown.extend(Held(*row) for row in rows if row[3] not in listed)
+        for run_id, attempt, token, nonce in rows:
+            if nonce not in listed and token is not None and nonce is not None:
+                answer.unknown.append(Held(run_id, attempt, token, nonce))
     return answer
 
 
 def _reassert_running(answer: Reasserted, holder: Holder, running: Sequence[Held], now: datetime) -> None:
     columns = ("id", "status", "attempt", "token", "nonce", "stop_reason", "cancel_requested_at")
     rows = {
-        row[0]: row
-        for row in TaskRun.objects.filter(pk__in=[held.run_id for held in running]).values_list(*columns)
+        row[0]: row for row in TaskRun.objects.filter(pk__in=[held.run_id for held in running]).values_list(*columns)
     }
     forgotten: list[Held] = []
     for held in running:
@@ -174,13 +171,11 @@ def _settle_finished(answer: Reasserted, finished: Sequence[Held]) -> None:
     ids = [held.run_id for held in finished]
     written = set(TaskRunAttempt.objects.filter(run_id__in=ids).values_list("run_id", "number"))
     current = {
-        row[0]: row
-        for row in TaskRun.objects.filter(pk__in=ids).values_list("id", "status", "token", "attempt")
+        row[0]: row for row in TaskRun.objects.filter(pk__in=ids).values_list("id", "status", "token", "attempt")
     }
     open_states = (RunStatus.RUNNING.value, RunStatus.DISPATCHED.value)
     for held in finished:
         row = current.get(held.run_id)
-        if (held.run_id, held.attempt) in written:
-            answer.recorded.add(held.nonce)
-        elif row is None or row[1] not in open_states or row[2] != held.token or row[3] != held.attempt:
+        still_open = row is not None and row[1] in open_states and (row[2], row[3]) == (held.token, held.attempt)
+        if (held.run_id, held.attempt) in written or not still_open:
             answer.recorded.add(held.nonce)

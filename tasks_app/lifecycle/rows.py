@@ -83,17 +83,14 @@ def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequenc
     """Write `columns` of the rows whose primary key comes first in each row. The caller holds their locks."""
     if not rows:
         return
-    fields = [model._meta.get_field(name) for name in columns]
+    fields = _fields(model, columns)
     if connection.vendor == "postgresql":
         with postgres_cursor() as cursor:
-            cursor.execute(
-                _update_sql(model, tuple(columns)), [list(column) for column in zip(*rows, strict=True)]
-            )
+            cursor.execute(_update_sql(model, tuple(columns)), [list(column) for column in zip(*rows, strict=True)])
         return
     assignments = ", ".join(f'"{field.column}" = %s' for field in fields)
     prepared = [
-        (*(_prepared(field, value) for field, value in zip(fields, row[1:], strict=True)), row[0])
-        for row in rows
+        (*(_prepared(field, value) for field, value in zip(fields, row[1:], strict=True)), row[0]) for row in rows
     ]
     with connection.cursor() as cursor:
         cursor.executemany(f'UPDATE "{model._meta.db_table}" SET {assignments} WHERE id = %s', prepared)
@@ -112,7 +109,7 @@ def insert_rows(
     """
     if not rows:
         return []
-    fields = [model._meta.get_field(name) for name in columns]
+    fields = _fields(model, columns)
     if connection.vendor == "postgresql":
         with postgres_cursor() as cursor:
             cursor.execute(
@@ -129,6 +126,11 @@ def insert_rows(
     return []
 
 
+def _fields(model: type[models.Model], columns: Sequence[str]) -> list[models.Field[Any, Any]]:
+    known = {field.name: field for field in model._meta.concrete_fields}
+    return [known[name] for name in columns]
+
+
 def _prepared(field: Any, value: Any) -> Any:
     # JSON columns are given as JSON text already.
     if value is None or isinstance(field, models.JSONField):
@@ -143,7 +145,7 @@ def _array_type(field: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _update_sql(model: type[models.Model], columns: tuple[str, ...]) -> str:
-    fields = [model._meta.get_field(name) for name in columns]
+    fields = _fields(model, columns)
     assignments = ", ".join(f'"{field.column}" = given."{field.column}"' for field in fields)
     names = ", ".join(["id", *(f'"{field.column}"' for field in fields)])
     arrays = ", ".join(["%s::bigint[]", *(f"%s::{_array_type(field)}[]" for field in fields)])
@@ -156,7 +158,7 @@ def _update_sql(model: type[models.Model], columns: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=256)
 def _insert_sql(model: type[models.Model], columns: tuple[str, ...], ignore_conflicts: bool) -> str:
-    fields = [model._meta.get_field(name) for name in columns]
+    fields = _fields(model, columns)
     names = ", ".join(f'"{field.column}"' for field in fields)
     arrays = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
     ending = "ON CONFLICT DO NOTHING" if ignore_conflicts else "RETURNING id"

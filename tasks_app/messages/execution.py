@@ -98,7 +98,7 @@ def celery_id(token: UUID) -> str:
 
 
 def call_for(executor: str, parameters: Mapping[str, Any]) -> tuple[str, list[Any], dict[str, Any]]:
-    """Registered function name, positional and keyword arguments of a run. Raises ValueError for an unknown executor."""
+    """Registered function name, positional and keyword arguments. Raises ValueError for an unknown executor."""
     if executor == "python":
         return parameters["function"], list(parameters.get("args", [])), dict(parameters.get("kwargs", {}))
     if executor == "shell":

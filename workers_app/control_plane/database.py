@@ -13,12 +13,12 @@ from uuid import UUID, uuid4
 from django.db import Error as DatabaseFailure
 from django.db import connection, transaction
 from django.db.models import F
-from tasks_app.messages.parsing import BadReport, parse_finish
 
 from tasks_app import lifecycle
 from tasks_app.clock import Clock
 from tasks_app.conf import conf as tasks_conf
 from tasks_app.lifecycle import Finished, HandBack, Holder, PermitAsk, Permitted, Refused
+from tasks_app.messages.parsing import BadReport, parse_finish
 from tasks_app.states import Outcome
 from workers_app.control_plane.port import Hello, Renewal, RenewalAnswer, Unreachable
 from workers_app.models import Worker, WorkerIncarnation
@@ -132,11 +132,7 @@ class DatabaseControlPlane:
     def _holder(self, incarnation_id: UUID) -> Holder:
         holder = self._holders.get(incarnation_id)
         if holder is None:
-            alive = (
-                WorkerIncarnation.objects.filter(pk=incarnation_id, over_at__isnull=True)
-                .order_by()
-                .values("pk")
-            )
+            alive = WorkerIncarnation.objects.filter(pk=incarnation_id, over_at__isnull=True).order_by().values("pk")
             sql, params = alive.query.sql_with_params()
             holder = Holder(self._worker_id, incarnation_id, f"EXISTS ({sql})", params)
             self._holders = {incarnation_id: holder}

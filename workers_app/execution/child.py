@@ -87,18 +87,14 @@ def _permitted_trace(task: Any, inner: Traced) -> Traced:
     return trace
 
 
-def _deliver(
-    child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwargs: Any, request: dict[str, Any]
-) -> Any:
+def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
     reach("worker.before_register")
     routing_key = (request.get("delivery_info") or {}).get("routing_key")
     try:
         ticket = verify(request, task.name, args, kwargs, routing_key, child.ring)
     except Refusal as refusal:
         PERMITS_REFUSED.labels(reason=refusal.reason).inc()
-        logger.warning(
-            "message refused", extra={"reason": refusal.reason, "detail": str(refusal), "celery_id": uuid}
-        )
+        logger.warning("message refused", extra={"reason": refusal.reason, "detail": str(refusal), "celery_id": uuid})
         return _ignored(refusal.reason)
     nonce = UUID(bytes=secrets.token_bytes(16), version=4)
     with context.bind(
@@ -189,9 +185,7 @@ def _run(
         end = outcome.taken() or _from_answer(answer)
     except BaseException as error:
         # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
-        end = BodyEnd(
-            Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, "")
-        )
+        end = BodyEnd(Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, ""))
         _conclude(child, permit, record, job, end, started, began)
         if not isinstance(error, Exception):
             raise
@@ -292,7 +286,7 @@ def _result_text(result: Any) -> str | None:
 
         try:
             text = json.dumps(json.loads(dumps(result)), ensure_ascii=False, allow_nan=False)
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever an odd object's encoding raises)
             text = json.dumps({"text": repr(result)[:10_000]}, ensure_ascii=False)
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\\u0000", "\ufffd")
     size = len(text.encode())
@@ -326,9 +320,7 @@ def _managed(task: Any) -> bool:
 
 
 def _silent_signature(task: Any, original: Callable[..., Any]) -> Callable[..., Any]:
-    def signature_from_request(
-        request: Any = None, args: Any = None, kwargs: Any = None, **options: Any
-    ) -> Any:
+    def signature_from_request(request: Any = None, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         if _managed(task):
             return _Unsent(args, kwargs)
         return original(request, args, kwargs, **options)

@@ -1,23 +1,25 @@
 """A tiny process that ends children whose lease or deadline is over, whatever the worker's main process does.
 
-The main process renews the lease, and its threads stand still when it is stopped; bodies do what they like. So neither
-can be trusted to hold a time. The guardian is a child of the main process with nothing to do but to look, every
-TICK_MS, at the clock and at the shared table:
+The main process renews the lease, and its threads stand still when it is stopped; bodies do what they like.
+So neither can be trusted to hold a time. The guardian is a child of the main process with nothing to do but
+to look, every TICK_MS, at the clock and at the shared table:
 
-* the lease is over: every child that has registered, was granted or has started is killed (not `keep_running`);
-* an attempt's deadline is over: its child is killed (a shell body's supervisor holds the deadline itself, so that
-  the output is kept; the guardian gives it SHELL_GRACE_NS longer);
+* the lease is over: every child that has registered, was granted or has started is killed (not
+  `keep_running`);
+* an attempt's deadline is over: its child is killed (a shell body's supervisor holds the deadline itself,
+  so that the output is kept; the guardian gives it SHELL_GRACE_NS longer);
 * the main process is gone: every seated child is killed, then the guardian ends, too.
 
-It tells why in the record before it kills. It ignores SIGINT and SIGTERM and leads a session of its own, because what
-ends a worker's process group must not take its guardian first. It ends when its main process does or tells it to.
+It tells why in the record before it kills. It ignores SIGINT and SIGTERM and leads a session of its own,
+because what ends a worker's process group must not take its guardian first. It ends when its main process
+does or tells it to.
 
-Cost: 20 looks a second. A look is one translate over the states (one byte a record) and a read of each active record,
-about 50 µs with the wake-up: measured 0.1 % of a core with 8 active records. 50 ms is small beside the lease margin
-(seconds) and the resolution of a timeout (a second).
+Cost: 20 looks a second. A look is one translate over the states (one byte a record) and a read of each
+active record, about 50 µs with the wake-up: measured 0.1 % of a core with 8 active records. 50 ms is small
+beside the lease margin (seconds) and the resolution of a timeout (a second).
 
-It is run by path with `-I -S`, without the packages around it: quick to start, a few MB, and nothing that a project's
-site-packages do can break it.
+It is run by path with `-I -S`, without the packages around it: quick to start, a few MB, and nothing that a
+project's site-packages do can break it.
 """
 
 from __future__ import annotations
@@ -149,7 +151,7 @@ class Guardian:
 
 
 def start_guardian(registry: Registry) -> Guardian:
-    """Start the process that watches over this registry's children. Raises OSError when it cannot be started."""
+    """Start the process that watches this registry's children. Raises OSError when it cannot be."""
     import subprocess
 
     return Guardian(
@@ -166,7 +168,7 @@ def start_guardian(registry: Registry) -> Guardian:
 
 
 def main() -> None:
-    """The guardian process: arguments are the table's descriptor and the main process's pid, stdin is its control."""
+    """Be the guardian: arguments are the table's descriptor and the main pid, stdin is the control pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -18,7 +18,6 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from celery import Celery
-from tasks_app.process_health import LoopBeat
 
 from tasks_app.clock import clock
 from tasks_app.conf import conf as tasks_conf
@@ -27,6 +26,7 @@ from tasks_app.lifecycle.facts import HandBack
 from tasks_app.lifecycle.recede import Held
 from tasks_app.messages.execution import Ticket
 from tasks_app.messages.signing import KeyRing
+from tasks_app.process_health import LoopBeat
 from tasks_app.states import Outcome
 from workers_app.conf import WorkerSettings
 from workers_app.control_plane.port import ControlPlane, Hello, Renewal, RenewalAnswer, Unreachable
@@ -135,7 +135,7 @@ class Node:
             self.publisher.stop(5.0)
         self.channel.close()
         try:
-            self._hand_in([item for item in self.outbox.unsettled()])
+            self._hand_in(self.outbox.unsettled())
             self.control_plane.goodbye(self.identity.incarnation_id)
         except Unreachable as error:
             logger.warning("could not say goodbye; the lease will run out", extra={"error": str(error)})
@@ -151,9 +151,7 @@ class Node:
             report = json.loads(frame.payload)
             if report["nonce"]:
                 nonce = UUID(report["nonce"])
-                self._given_up[nonce] = HandBack(
-                    report["run"], UUID(report["token"]), nonce, report["reason"]
-                )
+                self._given_up[nonce] = HandBack(report["run"], UUID(report["token"]), nonce, report["reason"])
             self.outbox.put_telemetry(frame.payload)
             return
         if frame.kind == FINISH:
@@ -345,11 +343,11 @@ class Node:
         self._settle_unknown(answer)
 
     def _settle_unknown(self, answer: RenewalAnswer) -> None:
-        """Held in the database, on none of our lists. Believed only the second time: the first list may have been taken
-        before the child registered.
+        """What is held in the database and stands on none of our lists.
 
-        What a child is known to have given up goes back unused. For anything else nobody can say whether its body began,
-        so the attempt is lost: starting it again would break "each attempt starts at most once".
+        Believed only the second time: the first list may have been taken before the child registered. What a child is
+        known to have given up goes back unused. For anything else nobody can say whether its body began, so the attempt
+        is lost: starting it again would break "each attempt starts at most once".
         """
         seen = {held.nonce: held for held in answer.unknown}
         listed = {UUID(bytes=view.nonce) for view in self.registry.snapshot()}
@@ -367,9 +365,7 @@ class Node:
 
     def _begin_again(self) -> None:
         """Our lease was judged over: everything that ran under it is somebody else's now."""
-        logger.error(
-            "the lease was judged over; ending all bodies", extra={"worker_id": self.hello.worker_id}
-        )
+        logger.error("the lease was judged over; ending all bodies", extra={"worker_id": self.hello.worker_id})
         for view in self._active():
             if not view.keep_running:
                 self._ask_to_stop(view, StopReason.LEASE)

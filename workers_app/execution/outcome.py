@@ -1,7 +1,7 @@
 """How a body ended, as Celery's own signals say it: one function a signal, connected in `celery_signals`.
 
-The receivers run in the pool child, inside the tracing function, and put the end into a box of the thread; the wrapper
-in `child` takes it out. `Reject` and `Ignore` have no signal in the child: they come from the tracing function's answer.
+The receivers run in the pool child, inside the tracing function, and put the end into a box of the thread; `child`
+takes it out. `Reject` and `Ignore` have no signal in the child: they come from the tracing function's answer.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Publisher:
             try:
                 self._flush()
                 pause = self._flush_seconds
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (a thread's edge: kombu and transports raise anything)
                 REPORTS_FAILED.inc()
                 logger.warning("reports not published", extra={"error": f"{type(error).__name__}: {error}"})
                 self._disconnect()
@@ -136,5 +136,5 @@ class Publisher:
         if connection is not None:
             try:
                 connection.release()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (broken already)
                 logger.debug("closing a broken connection failed", extra={"error": str(error)})

@@ -14,7 +14,7 @@ from celery.worker.request import Request as CeleryRequest
 from tasks_app.messages.execution import HEADER
 
 
-class Request(CeleryRequest):  # type: ignore[misc]
+class Request(CeleryRequest):
     """A delivered message in the worker's main process."""
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:

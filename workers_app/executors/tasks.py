@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from workers_app.executors.limits import ShellLimits
-from workers_app.executors.shell import run_shell
 
 from tasks_app.messages.execution import SHELL_FUNCTION
 from workers_app.conf import conf
+from workers_app.executors.limits import ShellLimits
+from workers_app.executors.shell import run_shell
 from workers_app.job import current_job
 
 
