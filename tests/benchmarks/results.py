@@ -14,7 +14,6 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_transport_options={"confirm_publish": os.environ["BENCHMARK_CONFIRM"] == "1"},
     result_backend="django-db",
-    result_extended=True,
     task_track_started=True,
     accept_content=["json"],
     task_serializer="json",
