@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +16,7 @@ from tasks_app import functions, lifecycle, parameters
 from tasks_app.admission import admit
 from tasks_app.clock import clock
 from tasks_app.conf import conf
-from tasks_app.definitions import TaskDefinition, executor_problems, problems_of
+from tasks_app.definitions import TaskDefinition, definition_from, executor_problems, problems_of
 from tasks_app.errors import (
     DuplicateTask,
     EditConflict,
@@ -51,9 +51,7 @@ def create_task(definition: TaskDefinition, *, by: str = "") -> Task:
     return task
 
 
-def update_task(
-    task_id: int, definition: TaskDefinition, *, expected_version: int | None = None, by: str = ""
-) -> Task:
+def update_task(task_id: int, definition: TaskDefinition, *, expected_version: int | None = None, by: str = "") -> Task:
     """Replace a task's definition and number a new version. Runs that exist keep what they were made from.
 
     A definition that says the same as the present one changes nothing, not even the version.
@@ -76,23 +74,19 @@ def update_task(
                 task.save()
         except IntegrityError as error:
             raise DuplicateTask(name=definition.name) from error
-        TaskVersion.objects.create(
-            task=task, number=task.version, definition=definition.as_json(), created_by=by
-        )
+        TaskVersion.objects.create(task=task, number=task.version, definition=definition.as_json(), created_by=by)
         set_schedule(task, definition, now=clock.now())
     return task
 
 
-def change_task(
-    task_id: int, changes: Mapping[str, Any], *, expected_version: int | None = None, by: str = ""
-) -> Task:
+def change_task(task_id: int, changes: Mapping[str, Any], *, expected_version: int | None = None, by: str = "") -> Task:
     """Change some fields of a task's definition: what was read and what is written belong together.
 
-    `changes` holds fields of TaskDefinition. Raises what `update_task` raises.
+    `changes` holds plain values, as for `definition_from`. Raises what `update_task` raises.
     """
     with transaction.atomic():
-        present = definition_of(_locked_task(task_id))
-        return update_task(task_id, replace(present, **changes), expected_version=expected_version, by=by)
+        definition = definition_from(changes, base=definition_of(_locked_task(task_id)))
+        return update_task(task_id, definition, expected_version=expected_version, by=by)
 
 
 def delete_task(task_id: int, *, expected_version: int | None = None, by: str = "") -> None:
@@ -134,9 +128,7 @@ def resume_task(task_id: int) -> Task:
                 if interval is not None and schedule.next_fire_at is not None and schedule.next_fire_at < now:
                     every = interval.schedule.run_every
                     passed = (now - schedule.next_fire_at) // every + 1
-                    Schedule.objects.filter(pk=schedule.pk).update(
-                        next_fire_at=schedule.next_fire_at + passed * every
-                    )
+                    Schedule.objects.filter(pk=schedule.pk).update(next_fire_at=schedule.next_fire_at + passed * every)
             lifecycle.wake_dispatchers()
     return task
 
