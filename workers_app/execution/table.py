@@ -113,9 +113,7 @@ class Raw:
         "started_ns", "state", "token",
     )  # fmt: skip
 
-    def __init__(
-        self, state: int, words: tuple[int, int, int, int, bytes, bytes, int, int, int, int, int]
-    ) -> None:
+    def __init__(self, state: int, words: tuple[int, int, int, int, bytes, bytes, int, int, int, int, int]) -> None:
         self.state = state
         (
             self.generation, self.run_id, self.attempt, self.flags, self.token, self.nonce, self.deadline_ns,
@@ -336,18 +334,14 @@ class Table:
         """Write why an attempt should stop; the first reason stays. False when it is not under way."""
         return self._aimed(index, generation, UNDER_WAY, reason, by, kill=False)
 
-    def kill(
-        self, index: int, generation: int, reason: int, *, by: int, states: tuple[int, ...] = UNDER_WAY
-    ) -> bool:
+    def kill(self, index: int, generation: int, reason: int, *, by: int, states: tuple[int, ...] = UNDER_WAY) -> bool:
         """SIGKILL to the child, if this very attempt is under way in one of these states.
 
         The reason is written before. False when it is not, or when another killer of the same kind is at it.
         """
         return self._aimed(index, generation, states, reason, by, kill=True)
 
-    def _aimed(
-        self, index: int, generation: int, states: tuple[int, ...], reason: int, by: int, *, kill: bool
-    ) -> bool:
+    def _aimed(self, index: int, generation: int, states: tuple[int, ...], reason: int, by: int, *, kill: bool) -> bool:
         seat = index // self.records
         aim = _LOCKS_AT + seat * _LOCKS_PER_SEAT + 1 + by
         # Threads of one process share its record locks.
