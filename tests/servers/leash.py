@@ -88,11 +88,7 @@ def family(leader: int) -> dict[int, int]:
     table = processes()
     members = {pid: start for pid, (_, session, start) in table.items() if leader in (pid, session)}
     while True:
-        more = {
-            pid: start
-            for pid, (parent, _, start) in table.items()
-            if parent in members and pid not in members
-        }
+        more = {pid: start for pid, (parent, _, start) in table.items() if parent in members and pid not in members}
         if not more:
             return members
         members |= more

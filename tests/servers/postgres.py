@@ -85,9 +85,7 @@ class PostgresServer(Server):
             try:
                 pwd.getpwnam("postgres")
             except KeyError:
-                raise ServerMissing(
-                    "no system user postgres to run PostgreSQL as: tests/servers/install.sh"
-                ) from None
+                raise ServerMissing("no system user postgres to run PostgreSQL as: tests/servers/install.sh") from None
 
     def prepare(self) -> None:
         """Make the cluster and its database."""
@@ -166,6 +164,4 @@ class PostgresServer(Server):
     def drop_database(self, name: str) -> None:
         """Remove a database, with whoever is connected to it."""
         with psycopg.connect(self.admin_url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -139,9 +139,7 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL for every process of the server; returns when all are gone."""
-        gone = leash.kill_families(
-            [process.pid for process in reversed(self._processes)], seconds=STOP_SECONDS
-        )
+        gone = leash.kill_families([process.pid for process in reversed(self._processes)], seconds=STOP_SECONDS)
         for process in self._processes:
             process.wait(STOP_SECONDS)
             leash.release(process.pid)

@@ -121,9 +121,7 @@ class RabbitMQServer(Server):
 
     def connect(self) -> amqp.Connection:
         """An open AMQP connection; close it."""
-        connection = amqp.Connection(
-            host=f"127.0.0.1:{self.port}", userid="guest", password="guest", connect_timeout=5
-        )
+        connection = amqp.Connection(host=f"127.0.0.1:{self.port}", userid="guest", password="guest", connect_timeout=5)
         connection.connect()
         return connection
 
