@@ -27,8 +27,8 @@ class Scale:
     batches: int
 
 
-SMALL = Scale("small", 2, 600, 150, 100, 20.0, (10_000, 100_000), 8)
-FULL = Scale("full", 5, 5_000, 1_000, 400, 20.0, (10_000, 100_000, 1_000_000), 40)
+SMALL = Scale("small", 2, 600, 150, 100, 20.0, (10_000, 100_000), 20)
+FULL = Scale("full", 5, 5_000, 1_000, 400, 20.0, (10_000, 100_000, 1_000_000), 60)
 SCALES = {scale.name: scale for scale in (SMALL, FULL)}
 
 

@@ -1,4 +1,7 @@
-"""Celery + django-celery-results as a contender: each run's start and end is a row, written by the pool child."""
+"""Celery + django-celery-results as a contender: each run's start and end is a row, written by the pool child.
+
+CELERY_DB_REUSE_MAX is what keeps the fix-up for Django from closing the connection before and after every task.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ app.conf.update(
     broker_transport_options={"confirm_publish": os.environ["BENCHMARK_CONFIRM"] == "1"},
     result_backend="django-db",
     task_track_started=True,
+    CELERY_DB_REUSE_MAX=int(os.environ["BENCHMARK_REUSE_MAX"]) or None,
     accept_content=["json"],
     task_serializer="json",
     task_default_queue="bench.results",

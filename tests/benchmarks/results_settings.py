@@ -1,7 +1,4 @@
-"""Django settings of Celery + django-celery-results: as its documentation says, with one kindness.
-
-Connections are kept (CONN_MAX_AGE None): by default each task would begin with a new one.
-"""
+"""Django settings of Celery + django-celery-results: as its documentation says."""
 
 from __future__ import annotations
 
