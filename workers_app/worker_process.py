@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import threading
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from django.db import connections
 
@@ -24,6 +24,10 @@ from workers_app.control_plane.port import Hello, Unreachable
 from workers_app.heartbeat import Heartbeat
 
 logger = logging.getLogger(__name__)
+
+
+#: What is published here was accepted by the broker, or an error is raised. Ignored where a transport has no confirms.
+CONFIRMED: Final = {"confirm_publish": True}
 
 
 class WorkerProcess:
@@ -107,6 +111,7 @@ class WorkerProcess:
         from workers_app.job import LogToJob
 
         forget_inherited_connections()
+        self.app.conf.broker_transport_options = CONFIRMED
         settings = tasks_conf()
         child_clock = DatabaseClock()
         attach(
