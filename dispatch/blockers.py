@@ -145,7 +145,7 @@ class NoCredit:
         return None
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
-        load = queries.loads([run.task_type], now)[run.task_type]
+        load = queries.loads({run.task_type: queries.Look(now)}, now)[run.task_type]
         if load.slots == 0 or load.free * 2 > load.dispatched:
             return None
         numbers = {"slots": load.slots, "running": load.running, "waiting": load.dispatched}

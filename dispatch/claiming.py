@@ -52,6 +52,7 @@ class Claiming:
         self._per_slot_max = per_slot_max
         self._permit_within = permit_within
         self._ahead: dict[str, LookAhead] = {}
+        self._looked_at: dict[str, datetime] = {}
 
     def round(self, now: datetime, at: float, *, without: Sequence[str] = ()) -> Round:
         """Claim what there is credit for. `at`: monotonic seconds. `without`: queues that are left out this time."""
@@ -65,10 +66,15 @@ class Claiming:
         with transaction.atomic():
             held = queries.lock_queues(wanted)
             result.contended = len(held) < len(wanted)
-            loads = queries.loads(held, now) if held else {}
+            aheads = {name: self._ahead.setdefault(name, LookAhead(self._per_slot_max)) for name in held}
+            looks = {
+                name: queries.Look(self._looked_at.get(name, now), ahead.overtaken_before)
+                for name, ahead in aheads.items()
+            }
+            loads = queries.loads(looks, now) if held else {}
             credits = {}
-            for name in held:
-                ahead = self._ahead.setdefault(name, LookAhead(self._per_slot_max))
+            for name, ahead in aheads.items():
+                self._looked_at[name] = now
                 credits[name] = ahead.credit(loads[name], at)
                 if credits[name] == 0:
                     result.starved.append(name)

@@ -3,18 +3,22 @@
 The backlog stays in the database, where it can be re-ordered, paused and explained; a message at the broker cannot. So
 a queue gets two messages for each free slot, and a look-ahead only where experience shows that messages wait a moment:
 
-* grows (doubled, plus 4) when messages drained since the last look, none waits for FAST_SECONDS, none did lately, and
-  the whole window was used;
-* halves when the oldest message waits longer than SLOW_SECONDS.
+* it grows (doubled, plus 4) when messages were permitted since the last look, these had waited less than FAST_SECONDS,
+  none had waited longer lately, and the whole window was used;
+* it halves when those that were permitted had waited longer than SLOW_SECONDS, or none was and the oldest waits longer.
 
-A queue of ten-second jobs never sees a fast drain and gets nothing ahead; a queue of one-millisecond jobs reaches the
+A queue of ten-second jobs never sees a fast permit and gets nothing ahead; a queue of one-millisecond jobs reaches the
 limit within a few looks. Without a look-ahead such a queue would stand still while reports and claims go round: about
 half of the throughput (measured with no-op jobs).
+
+A message that was overtaken (one sent more than STRAGGLER_SECONDS later has its permit) is lost, or stuck in the prefetch
+of a worker that is busy. It does not count: the reaper brings it back, and until then it must not hold up the queue.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 FAST_SECONDS: Final = 0.2
@@ -22,20 +26,26 @@ SLOW_SECONDS: Final = 1.0
 #: After a wait above FAST_SECONDS, how long the look-ahead does not grow.
 CALM_SECONDS: Final = 2.0
 RECENT_SECONDS: Final = 0.5
+STRAGGLER_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
     """What the database says about a queue at one instant.
 
-    slots: of live workers that take it. running: attempts these hold. dispatched: messages without a permit yet.
-    oldest_wait_seconds: of the oldest of these, 0 without any.
+    slots: of live workers that take it. running: attempts these hold. dispatched: messages without a permit, without
+    stragglers. oldest_wait_seconds: of the oldest of these, 0 without any. permitted: permits since the look before, as far
+    as these still run. permitted_wait_seconds: how long their messages had waited on average. newest_permitted: when the
+    youngest of them was dispatched.
     """
 
     slots: int
     running: int
     dispatched: int
     oldest_wait_seconds: float = 0.0
+    permitted: int = 0
+    permitted_wait_seconds: float = 0.0
+    newest_permitted: datetime | None = None
 
     @property
     def free(self) -> int:
@@ -50,26 +60,21 @@ class LookAhead:
         """Begins at nothing ahead."""
         self._per_slot_max = per_slot_max
         self.ahead = 0
+        #: Messages dispatched before this instant were overtaken; None while nothing is known.
+        self.overtaken_before: datetime | None = None
         self._drained_at = float("-inf")
-        self._dispatched_before = 0
-        self._claimed_since = 0
         self._used_up = False
         self._slow_at = float("-inf")
 
     def credit(self, load: QueueLoad, at: float) -> int:
         """Messages that may be added now. `at`: monotonic seconds."""
-        drained = self._dispatched_before + self._claimed_since > load.dispatched
-        if drained:
+        if load.permitted:
             self._drained_at = at
-        self._dispatched_before, self._claimed_since = load.dispatched, 0
-        limit = load.slots * self._per_slot_max
-        if load.oldest_wait_seconds > FAST_SECONDS:
-            self._slow_at = at
-        if load.oldest_wait_seconds > SLOW_SECONDS:
-            self.ahead //= 2
-        elif drained and self._used_up and at - self._slow_at > CALM_SECONDS:
-            self.ahead = self.ahead * 2 + 4
-        self.ahead = min(self.ahead, limit)
+        if load.newest_permitted is not None:
+            overtaken = load.newest_permitted - timedelta(seconds=STRAGGLER_SECONDS)
+            if self.overtaken_before is None or overtaken > self.overtaken_before:
+                self.overtaken_before = overtaken
+        self._adapt(load, at)
         credit = max(0, load.free * 2 + self.ahead - load.dispatched)
         self._used_up = credit == 0
         return credit
@@ -80,5 +85,14 @@ class LookAhead:
 
     def claimed(self, count: int, credit: int) -> None:
         """What the claim made of the credit."""
-        self._claimed_since += count
         self._used_up = self._used_up or count >= credit
+
+    def _adapt(self, load: QueueLoad, at: float) -> None:
+        wait = load.permitted_wait_seconds if load.permitted else load.oldest_wait_seconds
+        if wait > FAST_SECONDS:
+            self._slow_at = at
+        if wait > SLOW_SECONDS:
+            self.ahead //= 2
+        elif load.permitted and self._used_up and at - self._slow_at > CALM_SECONDS:
+            self.ahead = self.ahead * 2 + 4
+        self.ahead = min(self.ahead, load.slots * self._per_slot_max)

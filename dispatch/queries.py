@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Min
+from django.db.models import Avg, Count, DurationField, F, Max, Min, Q
 
 from dispatch.credit import QueueLoad
 from tasks_app.models import Queue, Schedule, Task, TaskRun
@@ -24,6 +24,13 @@ class Head(NamedTuple):
     queue: str
     priority: int
     due_at: datetime
+
+
+class Look(NamedTuple):
+    """What a dispatcher remembers of a queue: when it last looked, and which messages were overtaken."""
+
+    since: datetime
+    overtaken_before: datetime | None = None
 
 
 def heads() -> list[Head]:
@@ -63,30 +70,28 @@ def lock_queues(names: Collection[str]) -> list[str]:
     )
 
 
-def loads(names: Collection[str], now: datetime) -> dict[str, QueueLoad]:
+def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
     """What is out and what is free for each of these queues. Reads what is dispatched and running, never the backlog.
 
-    Expected plans: Index Scan using run_waiting; Index Only Scan using run_held_by.
+    Expected plans: Index Scan using run_waiting; Index Scan using run_held_by.
     """
-    waiting = {
-        row[0]: (row[1], row[2])
-        for row in TaskRun.objects.dispatched()
-        .filter(task_type__in=sorted(names))
-        .order_by()
-        .values_list("task_type")
-        .annotate(Count("id"), Min("dispatched_at"))
-    }
+    waiting = _waiting(looks)
     workers = list(WorkerIncarnation.objects.taking_work().order_by().values_list("id", "slots", "task_types"))
-    held = _held_by([row[0] for row in workers])
+    since = min((look.since for look in looks.values()), default=now)
+    held, permitted = _running([row[0] for row in workers], since)
     found = {}
-    for name in names:
+    for name in looks:
         serving = [(incarnation, slots) for incarnation, slots, types in workers if name in types]
         count, oldest = waiting.get(name, (0, None))
+        permits, mean_wait, newest = permitted.get(name, (0, 0.0, None))
         found[name] = QueueLoad(
             slots=sum(slots for _, slots in serving),
             running=sum(held.get(incarnation, 0) for incarnation, _ in serving),
             dispatched=count,
             oldest_wait_seconds=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
+            permitted=permits,
+            permitted_wait_seconds=mean_wait,
+            newest_permitted=newest,
         )
     return found
 
@@ -114,16 +119,56 @@ def add_missing_queues() -> list[str]:
     return missing
 
 
-def _held_by(incarnations: Collection[UUID]) -> dict[UUID, int]:
+def _waiting(looks: Mapping[str, Look]) -> dict[str, tuple[int, datetime]]:
+    counted = Q()
+    for name, look in looks.items():
+        one = Q(task_type=name)
+        if look.overtaken_before is not None:
+            one &= Q(dispatched_at__gte=look.overtaken_before)
+        counted |= one
+    rows = (
+        TaskRun.objects.dispatched()
+        .filter(counted)
+        .order_by()
+        .values_list("task_type")
+        .annotate(Count("id"), Min("dispatched_at"))
+    )
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _running(
+    incarnations: Collection[UUID], since: datetime
+) -> tuple[dict[UUID, int], dict[str, tuple[int, float, datetime]]]:
+    """Attempts held by each incarnation; by queue permits since an instant: how many, mean wait in seconds, newest dispatch."""
+    held: dict[UUID, int] = {}
+    permitted: dict[str, tuple[int, float, datetime]] = {}
     if not incarnations:
-        return {}
-    return dict(
+        return held, permitted
+    fresh = Q(permitted_at__gt=since)
+    rows = (
         TaskRun.objects.running()
         .filter(incarnation_id__in=list(incarnations))
         .order_by()
-        .values_list("incarnation_id")
-        .annotate(Count("id"))
+        .values_list("incarnation_id", "task_type")
+        .annotate(
+            held=Count("id"),
+            permits=Count("id", filter=fresh),
+            waited=Avg(F("permitted_at") - F("dispatched_at"), filter=fresh, output_field=DurationField()),
+            newest=Max("dispatched_at", filter=fresh),
+        )
     )
+    for incarnation, queue, count, fresh_count, mean_wait, newest in rows:
+        held[incarnation] = held.get(incarnation, 0) + count
+        if not fresh_count:
+            continue
+        wait = max(0.0, mean_wait.total_seconds()) if mean_wait is not None else 0.0
+        before = permitted.get(queue)
+        if before is not None:
+            total = fresh_count + before[0]
+            wait = (wait * fresh_count + before[1] * before[0]) / total
+            fresh_count, newest = total, max(newest, before[2])
+        permitted[queue] = (fresh_count, wait, newest)
+    return held, permitted
 
 
 def _instant(text: str | datetime) -> datetime:
