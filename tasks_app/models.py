@@ -236,6 +236,8 @@ class TaskRun(models.Model):
             models.Index(fields=("deadline_at",), condition=Q(status="RUNNING"), name="run_deadline"),
             # Keyset lists: by task, and the states that people look for among millions that completed.
             models.Index(fields=("task", "-id"), name="run_by_task"),
+            # Deleting a run asks who refers to it: without this each deleted row would read the whole table.
+            models.Index(fields=("retry_of",), condition=Q(retry_of__isnull=False), name="run_retry_of"),
             models.Index(
                 fields=("status", "-id"),
                 condition=Q(status__in=["FAILED", "TIMEOUT", "CANCELLED", "SKIPPED", "LOST", "QUARANTINED"]),
