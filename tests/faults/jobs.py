@@ -102,9 +102,3 @@ class OwnBeforeStart(Task):
 def own_before_start(self: Task, seconds: float = 0.3, fail_first: int = 0) -> int:
     """Has a `before_start` of its own."""
     return _work(self, seconds, fail_first)
-
-
-#: Functions by what they can be used for.
-SUCCEEDING = ("faults.plain", "faults.bound", "faults.own_base", "faults.own_call", "faults.own_before_start",
-              "faults.autoretry", "faults.retries")  # fmt: skip
-FAILING = ("faults.bound", "faults.autoretry", "faults.retries", "faults.own_call")
