@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +101,7 @@ def servers_are_required() -> bool:
     return os.environ.get("SIGNALBOX_REQUIRE_SERVERS", "") not in {"", "0"}
 
 
-def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     skipped = report.skipped and not hasattr(report, "wasxfail")
     if skipped and servers_are_required() and report.nodeid.startswith(SERVED):
         report.outcome = "failed"
@@ -109,19 +109,19 @@ def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a skip into a failure where nothing may be skipped."""
-    report: pytest.TestReport = yield
-    _refuse_skip(report)
-    return report  # type: ignore[return-value]
+    report = yield
+    refuse_skip(report)
+    return report
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Iterator[None]:
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """The same for modules that skip themselves."""
-    report: pytest.CollectReport = yield
-    _refuse_skip(report)
-    return report  # type: ignore[return-value]
+    report = yield
+    refuse_skip(report)
+    return report
 
 
 def _serve(start: Callable[[], Server]) -> Iterator[Server]:
