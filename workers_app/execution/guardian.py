@@ -73,6 +73,9 @@ def sweep(table: Table, now_ns: int) -> int:
     killed = 0
     lease_over = now_ns >= table.lease_until_ns
     for index in table.active():
+        # One word first: all is well nearly always. What is decided on is decided by the whole record.
+        if not lease_over and not 0 < table.deadline_ns(index) <= now_ns:
+            continue
         raw = table.read(index)
         deadline_ns = raw.deadline_ns + (SHELL_GRACE_NS if raw.flags & SHELL else 0)
         if raw.state == STARTED and raw.deadline_ns and now_ns >= deadline_ns:

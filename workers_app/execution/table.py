@@ -217,6 +217,10 @@ class Table:
                 time.sleep(0)
         raise RuntimeError(f"record {index} never stands still")
 
+    def deadline_ns(self, index: int) -> int:
+        """A record's deadline alone: a hint, to be confirmed by `read`."""
+        return self._words[self._word(index) + _DEADLINE]
+
     def index_of(self, nonce: bytes) -> int | None:
         """The record that has this nonce, FREE or not."""
         at = self.memory.find(nonce, self._records_at)
