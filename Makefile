@@ -2,6 +2,8 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
+# Each step stands on the one before.
+.NOTPARALLEL:
 .PHONY: help venv venv-dev run test unit servers lint types contracts django-checks pytest format openapi lock clean
 
 PY := .venv/bin/python
