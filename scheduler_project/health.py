@@ -39,7 +39,7 @@ def check_broker() -> None:
     options = {} if settings.BROKER_URL.startswith("amqp") else timeout
     with Connection(settings.BROKER_URL, connect_timeout=BROKER_TIMEOUT_SECONDS, transport_options=options) as broker:
         broker.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT_SECONDS, interval_start=0)
-        if not broker.transport.driver_type == "redis":
+        if broker.transport.driver_type != "redis":
             return
         with broker.channel() as channel:
             channel.client.ping()
@@ -62,14 +62,14 @@ CHECKS: Final[dict[str, tuple[Callable[[], None], bool]]] = {
 
 @never_cache
 @require_safe
-def livez(request: HttpRequest) -> HttpResponse:
+def livez(_request: HttpRequest) -> HttpResponse:
     """The process answers."""
     return JsonResponse({"status": "ok"})
 
 
 @never_cache
 @require_safe
-def readyz(request: HttpRequest) -> HttpResponse:
+def readyz(_request: HttpRequest) -> HttpResponse:
     """Each check by name with its time; 503 when submissions cannot be taken."""
     checks: dict[str, dict[str, object]] = {}
     status, code = "ok", 200
@@ -90,6 +90,6 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 @never_cache
 @require_safe
-def metrics(request: HttpRequest) -> HttpResponse:
+def metrics(_request: HttpRequest) -> HttpResponse:
     """This process's metrics in Prometheus' text format."""
     return HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)

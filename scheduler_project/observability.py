@@ -179,6 +179,8 @@ def install(stream: TextIO, *, format: str, level: str) -> logging.Handler:  # n
         logging.getLogger(name).setLevel(
             max(logging.WARNING, logging.getLevelNamesMapping().get(level, logging.INFO))
         )
+    # The own line about each request says it already.
+    logging.getLogger("django.request").setLevel(logging.ERROR)
     logging.captureWarnings(True)
     return handler
 

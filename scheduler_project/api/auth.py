@@ -37,7 +37,7 @@ class SignInThrottle(SimpleRateThrottle):
     scope = "sign_in"
     rate = "20/min"
 
-    def get_cache_key(self, request: Request, view: Any) -> str | None:
+    def get_cache_key(self, request: Request, _view: Any) -> str | None:
         """One counter an address and user name."""
         data = request.data
         name = str(data.get("username", ""))[:150] if isinstance(data, dict) else ""

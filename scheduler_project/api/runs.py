@@ -179,7 +179,7 @@ class Runs(Guarded, ViewSet):
         return listed(request)
 
     @extend_schema(operation_id="runs_get", responses=RunShape)
-    def retrieve(self, request: Request, run_id: int) -> Response:
+    def retrieve(self, _request: Request, run_id: int) -> Response:
         """One run."""
         return Response(RunShape(services.find_run(run_id)).data)
 
@@ -245,19 +245,19 @@ class Runs(Guarded, ViewSet):
         return Response({"chunks": chunks, "next": found.next, "complete": found.complete})
 
     @extend_schema(operation_id="runs_attempts", responses=AttemptShape(many=True))
-    def attempts(self, request: Request, run_id: int) -> Response:
+    def attempts(self, _request: Request, run_id: int) -> Response:
         """Attempts that ended, in order."""
         rows = services.find_run(run_id).attempts.order_by("number")
         return Response(AttemptShape(rows, many=True).data)
 
     @extend_schema(operation_id="runs_events", responses=EventShape(many=True))
-    def events(self, request: Request, run_id: int) -> Response:
+    def events(self, _request: Request, run_id: int) -> Response:
         """What happened, in order; the newest thousand."""
         rows = list(services.find_run(run_id).events.order_by("-id")[:1000])
         return Response(EventShape(rows[::-1], many=True).data)
 
     @extend_schema(operation_id="runs_why", responses=BlockerShape(many=True))
-    def why(self, request: Request, run_id: int) -> Response:
+    def why(self, _request: Request, run_id: int) -> Response:
         """Why it has not started: every reason, with its holder and what to do. Empty when nothing is in its way."""
         from dispatch.why import blockers_of
 

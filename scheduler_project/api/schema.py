@@ -53,7 +53,7 @@ class BearerScheme(OpenApiAuthenticationExtension):
     target_class = "scheduler_project.access.authentication.BearerAuthentication"
     name = "bearer"
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+    def get_security_definition(self, _auto_schema: Any) -> dict[str, str]:
         """A JSON web token in the Authorization header."""
         return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 

@@ -168,7 +168,7 @@ class Tasks(Guarded, ViewSet):
         return _answer(task, 201, {"Location": f"/api/v1/tasks/{task.pk}"})
 
     @extend_schema(operation_id="tasks_get", responses=TaskShape)
-    def retrieve(self, request: Request, task_id: int) -> Response:
+    def retrieve(self, _request: Request, task_id: int) -> Response:
         """One task; its ETag is its version."""
         return _answer(services.find_task(task_id))
 

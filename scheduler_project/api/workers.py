@@ -85,12 +85,12 @@ class Workers(Guarded, ViewSet):
         return page(request, rows, _shown, key="name", key_type=str, descending=False)
 
     @extend_schema(operation_id="workers_get", responses=WorkerShape)
-    def retrieve(self, request: Request, name: str) -> Response:
+    def retrieve(self, _request: Request, name: str) -> Response:
         """One worker."""
         return Response(_shown(_found(name)))
 
     @extend_schema(operation_id="workers_stats", responses=WorkerStatsShape)
-    def stats(self, request: Request, name: str) -> Response:
+    def stats(self, _request: Request, name: str) -> Response:
         """What it holds now, and its newest starts."""
         worker = _found(name)
         incarnations = list(worker.incarnations.order_by("-started_at", "id")[:20])
