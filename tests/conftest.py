@@ -58,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["SIGNALBOX_REQUIRE_SERVERS"] = required
     state = Path(tempfile.mkdtemp(prefix="signalbox-tests-"))
     config.stash[_state] = state
+    config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
     os.environ["SIGNALBOX_STATE_DIR"] = str(state)
     os.environ["SIGNALBOX_DATABASE_URL"] = f"sqlite:///{state / 'main.sqlite3'}"
     if config.getoption("--database") == "postgresql":
@@ -68,20 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(str(error)) from None
             pytest.exit(f"nothing is tested on PostgreSQL: {error}", returncode=0)
         config.stash[_database_server] = server
+        config.add_cleanup(server.close)
         os.environ["SIGNALBOX_DATABASE_URL"] = server.url
     os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
     from django.conf import settings
 
     # Reading one loads them all; pytest-django, whose turn comes after ours, then sets Django up.
     assert settings.DATABASES
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop PostgreSQL and remove the state."""
-    server = config.stash.get(_database_server, None)
-    if server is not None:
-        server.close()
-    shutil.rmtree(config.stash[_state], ignore_errors=True)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
