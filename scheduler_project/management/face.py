@@ -41,27 +41,14 @@ class Exit(CommandError):
         super().__init__("", returncode=code)
 
 
-class FaceCommand(BaseCommand):
-    """A command with subcommands: `actions` maps each one's name to its help and to what adds its arguments."""
+class PlainCommand(BaseCommand):
+    """A command with errors on one line and exit codes of our own."""
 
     requires_system_checks: ClassVar[Sequence[str]] = []
-    #: name -> (help, function that adds arguments)
-    actions: ClassVar[dict[str, tuple[Any, Callable[[CommandParser], None]]]] = {}
-    #: Columns of a list's table, and the key of `-o name`.
-    columns: ClassVar[Sequence[str]] = ()
-    name_key: ClassVar[str] = "name"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """One subparser an action."""
+        """Errors of usage are one line."""
         _one_line_errors(parser)
-        chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title=_("actions"))
-        for name, (text, add) in self.actions.items():
-            sub = chosen.add_parser(name, help=str(text), description=str(text))
-            _one_line_errors(sub)
-            sub.add_argument(
-                "-o", "--output", choices=FORMATS, default="table", help=_("how to write it: table, json, yaml, name")
-            )
-            add(sub)
 
     def run_from_argv(self, argv: list[str]) -> None:
         """As Django's, with errors on one line and exit codes of our own."""
@@ -99,7 +86,29 @@ class FaceCommand(BaseCommand):
                 returncode=UNREACHABLE,
             ) from error
 
-    def handle(self, *args: Any, **options: Any) -> None:
+
+class FaceCommand(PlainCommand):
+    """A command with subcommands: `actions` maps each one's name to its help and to what adds its arguments."""
+
+    #: name -> (help, function that adds arguments)
+    actions: ClassVar[dict[str, tuple[Any, Callable[[CommandParser], None]]]] = {}
+    #: Columns of a list's table, and the key of `-o name`.
+    columns: ClassVar[Sequence[str]] = ()
+    name_key: ClassVar[str] = "name"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One subparser an action."""
+        super().add_arguments(parser)
+        chosen = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title=_("actions"))
+        for name, (text, add) in self.actions.items():
+            sub = chosen.add_parser(name, help=str(text), description=str(text))
+            _one_line_errors(sub)
+            sub.add_argument(
+                "-o", "--output", choices=FORMATS, default="table", help=_("how to write it: table, json, yaml, name")
+            )
+            add(sub)
+
+    def handle(self, *_args: Any, **options: Any) -> None:
         """Call the method that is named like the action."""
         getattr(self, "do_" + options["action"].replace("-", "_"))(options)
 
@@ -171,9 +180,7 @@ def add_watch(parser: CommandParser) -> None:
     parser.add_argument(
         "-w", "--watch", action="store_true", help=_("wait for the end and show the log; exit 1 when the run fails")
     )
-    parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help=_("watch for so long at most, then exit 124")
-    )
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help=_("watch for so long at most, then exit 124"))
 
 
 def _text_of(error: SignalboxError) -> str:

@@ -28,9 +28,7 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str, ensure_ascii=False))
 
 
-def rendered(
-    data: Any, *, form: str, columns: Sequence[str], name: str, terminal: bool
-) -> str:
+def rendered(data: Any, *, form: str, columns: Sequence[str], name: str, terminal: bool) -> str:
     """The text for one object or a list of objects.
 
     columns: what a table of a list shows. name: the key that `-o name` shows. A single object's table is a line a key.

@@ -43,7 +43,7 @@ def follow(
         if run.status != seen:
             seen, pause = run.status, POLL_SECONDS
             changed(run)
-        if is_final(run.status) and page.complete or run.status == RunStatus.QUARANTINED.value and not page.chunks:
+        if (is_final(run.status) and page.complete) or (run.status == RunStatus.QUARANTINED.value and not page.chunks):
             return run
         if until is not None and time.monotonic() >= until:
             raise WatchTimeout

@@ -52,7 +52,9 @@ def _log(parser: CommandParser) -> None:
 
 def _list(parser: CommandParser) -> None:
     parser.add_argument("--task", metavar="TASK", help=_("name or id"))
-    parser.add_argument("--status", action="append", type=str.upper, choices=list(RunStatus.__members__), metavar="STATUS")
+    parser.add_argument(
+        "--status", action="append", type=str.upper, choices=list(RunStatus.__members__), metavar="STATUS"
+    )
     parser.add_argument("--task-type", metavar="TYPE")
     parser.add_argument("--worker", metavar="WORKER")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help=_("so many at most"))

@@ -140,7 +140,9 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     for word in options["set"]:
         field, separator, text = word.partition("=")
         if not separator:
-            raise CommandError(str(_('--set needs FIELD=VALUE, not "%(given)s"')) % {"given": word}, returncode=face.USAGE)
+            raise CommandError(
+                str(_('--set needs FIELD=VALUE, not "%(given)s"')) % {"given": word}, returncode=face.USAGE
+            )
         try:
             given[field] = json.loads(text)
         except ValueError:
