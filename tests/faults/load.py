@@ -112,6 +112,10 @@ class Load:
         for _ in range(count):
             self.submit(next(self._turn))
 
+    def submit_one(self) -> None:
+        """One more, whatever is under way: for times when nobody can count."""
+        self.submit(next(self._turn))
+
     def pump(self) -> None:
         """Top up what is under way, look at what became final, cancel what should be."""
         try:

@@ -206,6 +206,41 @@ class Client:
             self._process = None
 
 
+class Servers:
+    """A database server and a broker, for one system after the other."""
+
+    def __init__(self, combination: str) -> None:
+        """`postgresql+rabbitmq` or `sqlite+valkey`; nothing runs yet."""
+        self.database = PostgresServer() if combination.startswith("postgresql") else None
+        self.broker: RabbitMQServer | ValkeyServer = (
+            RabbitMQServer() if combination.endswith("rabbitmq") else ValkeyServer(fsync="always")
+        )
+        self._made = 0
+
+    def start(self) -> None:
+        """Start what does not run."""
+        if self.database is not None:
+            self.database.start()
+        self.broker.start()
+
+    def fresh(self, folder: Path) -> str:
+        """An empty broker and an empty database; its URL."""
+        if isinstance(self.broker, RabbitMQServer):
+            self.broker.delete_all_queues()
+        else:
+            self.broker.purge_all()
+        if self.database is None:
+            return f"sqlite:///{folder / 'faults.sqlite3'}"
+        self._made += 1
+        return self.database.create_database(f"faults_{self._made}")
+
+    def close(self) -> None:
+        """Stop and remove both."""
+        self.broker.close()
+        if self.database is not None:
+            self.database.close()
+
+
 class System:
     """Servers, roles and clients of one installation."""
 
@@ -220,8 +255,12 @@ class System:
         ingests: int = 2,
         slots: int = 4,
         say: Callable[[str], None] = print,
+        servers: Servers | None = None,
     ) -> None:
-        """settings: SIGNALBOX_ variables in place of DEVIATIONS. mutant: a defect to put into every role."""
+        """settings: SIGNALBOX_ variables in place of DEVIATIONS. mutant: a defect to put into every role.
+
+        servers: running ones, used with a database of this system's own and a broker that is emptied before.
+        """
         self.combination, self.mutant, self.say = combination, mutant, say
         self.deviations = dict(DEVIATIONS if settings is None else settings)
         self.folder = Path(tempfile.mkdtemp(prefix="signalbox-faults-"))
@@ -234,8 +273,9 @@ class System:
         self.ended: list[str] = []
         self.slots = slots
         self._wanted = (workers, dispatchers, ingests)
-        self.database_server = PostgresServer() if combination.startswith("postgresql") else None
-        self.broker = RabbitMQServer() if combination.endswith("rabbitmq") else ValkeyServer(fsync="always")
+        self._own_servers = servers is None
+        self.servers = servers or Servers(combination)
+        self.database_server, self.broker = self.servers.database, self.servers.broker
 
     def number(self, name: str) -> float:
         """A setting as it is in this system, shipped or not."""
@@ -258,14 +298,8 @@ class System:
         self.close()
 
     def _open(self) -> Self:
-        if self.database_server is not None:
-            self.database_server.start()
-        self.broker.start()
-        url = (
-            self.database_server.url
-            if self.database_server is not None
-            else f"sqlite:///{self.folder / 'faults.sqlite3'}"
-        )
+        self.servers.start()
+        url = self.servers.fresh(self.folder)
         self.database = Database(url)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "DJANGO_", "PYTEST_"))}
         path = [str(ROOT / "tests" / "faults" / "mutants"), str(ROOT)] if self.mutant else [str(ROOT)]
@@ -404,9 +438,8 @@ class System:
             self.client.close()
         if hasattr(self, "database"):
             self.database.close()
-        self.broker.close()
-        if self.database_server is not None:
-            self.database_server.close()
+        if self._own_servers:
+            self.servers.close()
 
     def remove(self) -> None:
         """Delete the folder with logs and histories."""
