@@ -17,7 +17,7 @@ from tasks_app.messages.signing import KeyRing
 
 CHUNK_BYTES_MAX: Final = 256 * 1024
 _SEQ_MAX: Final = 2**31 - 1
-_STREAMS: Final = frozenset({"stdout", "stderr", "system", "log"})
+_STREAMS: Final = frozenset({"stdout", "stderr", "system"})
 
 
 class LogChunk(NamedTuple):
@@ -126,7 +126,7 @@ class Sorted:
 def _chunk(report: Mapping[str, Any], now: datetime) -> LogChunk:
     run_id, attempt, token, seq = _identity(report)
     text, stream = report.get("text"), report.get("stream")
-    if not isinstance(text, str) or stream not in _STREAMS:
+    if not isinstance(text, str) or not isinstance(stream, str) or stream not in _STREAMS:
         raise BadReport(f"text or stream: {stream!r:.50}")
     return LogChunk(run_id, attempt, token, seq, stream, storable(text, CHUNK_BYTES_MAX), instant_of(report.get("at")) or now)
 

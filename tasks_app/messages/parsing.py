@@ -42,7 +42,7 @@ def parse_finish(
     worker_id and incarnation_id come from the batch; they matter only where the database forgot the permit. A result
     larger than result_bytes_max (as JSON text in UTF-8) is replaced by `{"truncated": true, "bytes": n}`.
     """
-    outcome = _OUTCOMES.get(report.get("outcome"))  # type: ignore[arg-type]
+    outcome = _OUTCOMES.get(_text(report, "outcome"))
     if outcome is None:
         raise BadReport(f"outcome: {_shown(report.get('outcome'))}")
     duration = report.get("duration_ms")
