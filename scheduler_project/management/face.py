@@ -76,14 +76,12 @@ class PlainCommand(BaseCommand):
             return super().execute(*args, **options)
         except SignalboxError as error:
             raise CommandError(_text_of(error), returncode=FAILED) from error
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, ProgrammingError) as error:
+            if isinstance(error, ProgrammingError) or "no such table" in str(error):
+                text = _("the database is not set up; run: manage.py migrate (%(reason)s)")
+                raise CommandError(text % {"reason": error}, returncode=UNREACHABLE) from error
             raise CommandError(
                 _("the database cannot be reached: %(reason)s") % {"reason": error}, returncode=UNREACHABLE
-            ) from error
-        except ProgrammingError as error:
-            raise CommandError(
-                _("the database is not set up; run: manage.py migrate (%(reason)s)") % {"reason": error},
-                returncode=UNREACHABLE,
             ) from error
 
 

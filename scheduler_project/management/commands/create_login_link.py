@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.urls import reverse
 from django.utils.translation import gettext as _text
 from django.utils.translation import gettext_lazy as _
 
 from scheduler_project.access import links
+from scheduler_project.management.face import PlainCommand
 from tasks_app.clock import clock
 
 
-class Command(BaseCommand):
+class Command(PlainCommand):
     """Make a link."""
 
     help = _('Print the path of a link that signs in once within 15 minutes; makes the superuser "admin" if needed.')
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         """Options of the command."""
+        super().add_arguments(parser)
         parser.add_argument("--user", default=links.OPERATOR, metavar="NAME", help=_("who signs in"))
         parser.add_argument("--base-url", default="", metavar="URL", help=_("print the whole address"))
 

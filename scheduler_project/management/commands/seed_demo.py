@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
 from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
+from scheduler_project.management.face import PlainCommand
 from tasks_app import services
 from tasks_app.definitions import TaskDefinition
 from tasks_app.models import Task
 
 
-class Command(BaseCommand):
+class Command(PlainCommand):
     """Make the demonstration tasks."""
 
     help = _("Make three demonstration tasks and run each once; those that were there once are left alone.")
