@@ -115,3 +115,6 @@ format: venv-dev ## ruff: repair what can be repaired
 
 clean: ## remove what make made (not ./var, your data)
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# What tests/ brings along: the benchmark, the fault harness, the claims.
+-include tests/*.mk

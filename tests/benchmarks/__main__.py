@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measure, write build/bench/ and, at full scale, docs/benchmarks.md."""
+"""`python -m tests.benchmarks`: measure, and write build/bench/ and (at full scale) docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--only", default="", help="contenders, comma separated")
-    parser.add_argument("--parts", default="rounds,rates", help="rounds, rates or both")
+    parser.add_argument(
+        "--parts", default="", help="of rounds, rates and profile; the default is all, without a profile at small scale"
+    )
     parser.add_argument("--no-latency", action="store_true", help="leave start latency out")
-    parser.add_argument("--profile", action="store_true", help="py-spy on Signalbox's processes, and nothing else")
+    parser.add_argument("--profile", action="store_true", help="the profile alone")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="where the figures go")
-    parser.add_argument("--docs", type=Path, help="write the table there, too")
+    parser.add_argument(
+        "--docs", type=Path, help="where the page goes; the default is docs/benchmarks.md at full scale"
+    )
     options = parser.parse_args()
 
     from tests.benchmarks import session

@@ -125,6 +125,13 @@ def _claim(
     return Claim(f"bench.{name}", unit, bar, holds, partial(_measured, judge))
 
 
+def judge_of(claim: Claim) -> Callable[[Figures], tuple[float, str]]:
+    """What makes a claim's value and detail out of the figures of a sitting."""
+    assert isinstance(claim.measure, partial)
+    judge: Callable[[Figures], tuple[float, str]] = claim.measure.args[0]
+    return judge
+
+
 def _at_least(bar: float) -> tuple[str, Callable[[float], bool]]:
     return f"at least {bar:g}", lambda value: value >= bar
 
@@ -140,9 +147,7 @@ CLAIMS: Final[list[Claim]] = [
     _claim("rabbitmq.throughput_ratio", _TIMES_BARE, *_at_least(0.5), throughput_ratio),
     _claim("rabbitmq.vs_results", "× django-celery-results", *_at_least(2.5), vs_results),
     _claim("rabbitmq.cpu_ratio", _TIMES_BARE, *_at_most(2.0), cpu_ratio),
-    _claim(
-        "rabbitmq.start_latency_p50", "ms over bare Celery", *_at_most(5.0), partial(start_latency, quantile="p50")
-    ),
+    _claim("rabbitmq.start_latency_p50", "ms over bare Celery", *_at_most(5.0), partial(start_latency, quantile="p50")),
     _claim(
         "rabbitmq.start_latency_p99", "ms over bare Celery", *_at_most(15.0), partial(start_latency, quantile="p99")
     ),

@@ -58,6 +58,8 @@ class Contender(ABC):
     uses_database = False
     #: Its database, made once.
     database = ""
+    #: By how much its load is cut, where it is shown for comparison alone and is slow.
+    fewer_runs = 1
 
     @abstractmethod
     def commands(self) -> dict[str, list[str]]:
@@ -248,9 +250,9 @@ class CeleryWithResults(Contender):
     #: that its documentation does not name, and more than doubles what this contender can do.
     keep: bool = True
 
-    @property
-    def database(self) -> str:  # type: ignore[override]
-        return f"bench_{self.name}"
+    def __post_init__(self) -> None:
+        self.database = f"bench_{self.name}"
+        self.fewer_runs = 1 if self.keep else 5
 
     def prepare(self) -> None:
         self.servers.postgres.create_database(self.database)

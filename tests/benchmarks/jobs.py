@@ -39,8 +39,4 @@ def count(folder: Path) -> int:
 
 def read(folder: Path) -> list[tuple[int, int]]:
     """(number, CLOCK_MONOTONIC in ns) of each body that started."""
-    return [
-        record
-        for path in sorted(folder.glob("*.records"))
-        for record in _RECORD.iter_unpack(path.read_bytes())
-    ]
+    return [record for path in sorted(folder.glob("*.records")) for record in _RECORD.iter_unpack(path.read_bytes())]

@@ -10,8 +10,6 @@ from tests.benchmarks import jobs, processes
 from tests.benchmarks.contenders import BenchmarkError, Contender
 from tests.benchmarks.figures import percentile
 
-WARM_UP_RUNS = 300
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -19,6 +17,7 @@ class Scale:
 
     name: str
     rounds: int
+    warm_up_runs: int
     runs: int
     single_runs: int
     calls: int
@@ -27,8 +26,8 @@ class Scale:
     batches: int
 
 
-SMALL = Scale("small", 2, 600, 150, 100, 20.0, (10_000, 100_000), 20)
-FULL = Scale("full", 5, 5_000, 1_000, 400, 20.0, (10_000, 100_000, 1_000_000), 60)
+SMALL = Scale("small", 2, 150, 600, 150, 100, 20.0, (10_000, 100_000), 20)
+FULL = Scale("full", 5, 500, 5_000, 1_000, 400, 20.0, (10_000, 100_000, 1_000_000), 60)
 SCALES = {scale.name: scale for scale in (SMALL, FULL)}
 
 
@@ -77,9 +76,9 @@ class Sitting:
     contender: Contender
     given: int = 0
 
-    def warm_up(self) -> None:
-        """Until everything was used once."""
-        self._submit(WARM_UP_RUNS, "many")
+    def warm_up(self, runs: int) -> None:
+        """Until everything was used, and the look-ahead has found its size."""
+        self._submit(runs, "many")
 
     def load(self, runs: int, form: str = "many") -> Load:
         """A burst."""

@@ -31,7 +31,7 @@ def run(servers: Servers, scale: Scale, out: Path, say: Callable[[str], None]) -
     contender.prepare()
     try:
         sitting = Sitting(contender.start("profile"))
-        sitting.warm_up()
+        sitting.warm_up(scale.warm_up_runs)
         targets = _targets(contender)
         recorders = {role: _Recorder(pid, out / f"profile-{role}.txt") for role, pid in targets.items()}
         time.sleep(1.0)  # py-spy reads symbols before it samples

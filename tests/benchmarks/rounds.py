@@ -31,8 +31,8 @@ def one(contender: Contender, scale: Scale, number: int, say: Say, *, latency: b
     began = time.monotonic()
     try:
         sitting = Sitting(contender.start(f"{number}-{contender.name}"))
-        sitting.warm_up()
-        load = sitting.load(scale.runs)
+        sitting.warm_up(scale.warm_up_runs)
+        load = sitting.load(scale.runs // contender.fewer_runs)
         found: dict[str, Any] = {"load": load.as_json()}
         if latency:
             samples = sitting.latencies_ms(scale.calls, scale.calls_per_second)

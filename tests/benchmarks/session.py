@@ -19,26 +19,25 @@ from tests.benchmarks.contenders import ROOT, Contender, Servers
 from tests.benchmarks.measure import SCALES, Scale
 from tests.servers import PostgresServer, RabbitMQServer, leash
 
-#: In memory by choice of nobody: what is written here is little, logs and marks.
 Say = Callable[[str], None]
 
 
 def run(options: argparse.Namespace, contenders: Callable[[Servers], list[Contender]]) -> int:
     """As the command line says."""
-    measured = measure(
-        SCALES[options.scale],
-        parts=[part for part in options.parts.split(",") if part],
-        only=[name for name in options.only.split(",") if name],
-        latency=not options.no_latency,
-        profile=options.profile,
-        out=options.out,
-        contenders=contenders,
+    full = options.scale == "full"
+    parts = (
+        ["profile"] if options.profile else _words(options.parts) or ["rounds", "rates", *(["profile"] if full else [])]
     )
-    if options.docs and not options.profile:
+    measured = measure(
+        SCALES[options.scale], parts=parts, only=_words(options.only), latency=not options.no_latency, out=options.out,
+        contenders=contenders,
+    )  # fmt: skip
+    if {"rounds", "rates"} <= set(parts) and not options.only:
         from tests.benchmarks import report
 
-        options.docs.write_text(report.page(measured, report.last_profile(options.out)))
-        print(f"written: {options.docs}")
+        page = options.docs or (ROOT / "docs" / "benchmarks.md" if full else options.out / "benchmarks.md")
+        page.write_text(report.page(measured))
+        print(f"written: {page}")
     return 0
 
 
@@ -50,10 +49,9 @@ def measure(
     contenders: Callable[[Servers], list[Contender]],
     only: list[str] | None = None,
     latency: bool = True,
-    profile: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Measure the parts and write them to out/<scale>.json; a profile goes to out/profile.json."""
+    """Measure the parts and write them to out/<scale>.json, a profile alone to out/profile.json."""
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
@@ -64,27 +62,34 @@ def measure(
     leash.hold_directory(folder)
     try:
         with ExitStack() as stack:
-            servers = Servers(
-                stack.enter_context(PostgresServer()), stack.enter_context(RabbitMQServer()), folder
-            )
+            servers = Servers(stack.enter_context(PostgresServer()), stack.enter_context(RabbitMQServer()), folder)
             found["versions"] = versions.all_of_them(servers)
             found["titles"] = {one.name: one.title for one in contenders(servers)}
-            if profile:
-                from tests.benchmarks import profiling
-
-                found["profile"] = profiling.run(servers, scale, out, say)
-                return _written(found, out / "profile.json", began)
             if "rounds" in parts:
-                chosen = [one for one in contenders(servers) if not only or one.name in only]
+                # What is for comparison alone would make a quick look a slow one.
+                chosen = [
+                    one
+                    for one in contenders(servers)
+                    if (one.name in only if only else scale.name == "full" or one.fewer_runs == 1)
+                ]
                 found["rounds"] = rounds.run(chosen, scale, say, latency=latency)
             if "rates" in parts:
                 from tests.benchmarks import rates
 
                 found["rates"] = rates.run(servers, scale, say)
-        return _written(found, out / f"{scale.name}.json", began)
+            if "profile" in parts:
+                from tests.benchmarks import profiling
+
+                found["profile"] = profiling.run(servers, scale, out, say)
+        name = "profile" if parts == ["profile"] else scale.name
+        return _written(found, out / f"{name}.json", began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         leash.release_directory(folder)
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
 
 
 def commit() -> str:

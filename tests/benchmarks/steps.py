@@ -257,7 +257,8 @@ class Ends:
 
     def _must_be_completed(self, rows: Sequence[tuple[Any, ...]]) -> None:
         [[left]] = self.table.sql(
-            "SELECT count(*) FROM tasks_app_taskrun WHERE id = ANY(%s) AND status <> 'COMPLETED'", [[r[0] for r in rows]]
+            "SELECT count(*) FROM tasks_app_taskrun WHERE id = ANY(%s) AND status <> 'COMPLETED'",
+            [[r[0] for r in rows]],
         )
         assert left == 0, f"{left} of {len(rows)} runs were not ended"
 
@@ -282,7 +283,9 @@ _BARE_ATTEMPTS = (
 _BARE_EVENTS = "COPY tasks_app_runevent (run_id, at, kind, attempt, detail) FROM STDIN"
 
 
-def in_turns(ours: Callable[[], tuple[int, float]], bare: Callable[[], tuple[int, float]], turns: int) -> dict[str, Any]:
+def in_turns(
+    ours: Callable[[], tuple[int, float]], bare: Callable[[], tuple[int, float]], turns: int
+) -> dict[str, Any]:
     """Rows a second of both, one figure for each of ROUNDS groups of turns; who begins changes with each turn."""
     for _ in range(WARM_UP_TURNS):
         ours(), bare()

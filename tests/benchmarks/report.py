@@ -1,0 +1,194 @@
+"""docs/benchmarks.md from the figures. Nothing is written there by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tests.benchmarks import claims
+from tests.benchmarks.figures import Spread, ratios, spread
+
+_HEAD = """# What Signalbox costs
+
+Written by `make bench`; raw figures: `{raw}`, in `build/bench/` after a run of your own.
+Commit {commit}, {at}, scale {scale}: {rounds} rounds, {runs:,} runs a contender in each, {slots} prefork slots.
+
+{versions}
+
+## How to read it
+
+* Bodies do nothing but write down that they started: this is the price of the way, not of the work. A body that takes
+  100 ms leaves little of these differences.
+* Every contender ran once in each round, in an order that rotates. Machines are shared and drift: compare inside a row's own
+  round, as the ratio columns do, and take absolute figures as ± 30 %. Figures are medians over the rounds, [least–greatest].
+* *End to end* is from the first submit until the last run is final where that contender keeps its truth: the body's own
+  record for bare Celery, the database's row for the others.
+* *CPU* and *memory* are those of all processes that a contender needs: client, worker with its pool, Signalbox's dispatcher,
+  ingest and guardian, RabbitMQ, and PostgreSQL (fully durable) where it is used. Memory is the highest sum of proportional set
+  sizes (PSS), seen once a second.
+* Same RabbitMQ, classic durable queues, persistent messages, prefork, early acknowledgement, prefetch 4. Bare Celery sends no
+  events and logs from WARNING on; Signalbox is as shipped: signed messages, events on, JSON logs to a file, confirms awaited.
+* Celery awaits a confirm for each message, Signalbox for a batch: with confirms that is what each offers. Bare Celery
+  without confirms may lose what it accepted; its ratio is shown beside.
+* django-celery-results tracks starts. *Connections kept* uses a setting that is not documented and helps it;
+  *as it comes* connects for each task.
+"""
+
+
+def page(figures: Mapping[str, Any]) -> str:
+    """The whole page, Markdown."""
+    parts = [_head(figures)]
+    if figures.get("rounds"):
+        parts += [_throughput(figures), _roles(figures), _latency(figures)]
+    if figures.get("rates"):
+        parts.append(_rates(figures))
+    parts.append(_bars(figures))
+    if figures.get("profile"):
+        parts.append(_profile(figures["profile"]))
+    return "\n".join(parts)
+
+
+def _head(figures: Mapping[str, Any]) -> str:
+    means = figures["scale_means"]
+    return _HEAD.format(
+        raw=f"build/bench/{figures['scale']}.json", commit=figures["commit"], at=figures["at"], scale=figures["scale"],
+        rounds=means["rounds"], runs=means["runs"], slots=2,
+        versions=" · ".join(f"{name} {text}" for name, text in figures["versions"].items()),
+    )  # fmt: skip
+
+
+def _names(figures: Mapping[str, Any]) -> list[str]:
+    first = figures["rounds"][0]
+    return [name for name in figures["titles"] if name in first]
+
+
+def _column(figures: Mapping[str, Any], name: str, part: str, key: str) -> list[float]:
+    return [one[name][part][key] for one in figures["rounds"]]
+
+
+def _over(figures: Mapping[str, Any], name: str, base: str, key: str) -> str:
+    if base not in figures["rounds"][0]:
+        return "–"
+    return ratios(_column(figures, name, "load", key), _column(figures, base, "load", key)).text(2)
+
+
+def _throughput(figures: Mapping[str, Any]) -> str:
+    rows = []
+    for name in _names(figures):
+        load = {
+            key: spread(_column(figures, name, "load", key))
+            for key in ("per_second", "submits_per_second", "cpu_per_thousand", "peak_mib")
+        }
+        rows.append(
+            [
+                figures["titles"][name], load["per_second"].text(), load["submits_per_second"].text(),
+                _over(figures, name, claims.BARE, "per_second"), _over(figures, name, claims.UNCONFIRMED, "per_second"),
+                load["cpu_per_thousand"].text(2), _over(figures, name, claims.BARE, "cpu_per_thousand"),
+                load["peak_mib"].text(),
+            ]
+        )  # fmt: skip
+    if claims.OURS in figures["rounds"][0]:
+        single = [one[claims.OURS]["single"] for one in figures["rounds"]]
+        rows.append(
+            [
+                "Signalbox, submitted one by one", _of(single, "per_second").text(),
+                _of(single, "submits_per_second").text(), "–", "–", _of(single, "cpu_per_thousand").text(2), "–",
+                _of(single, "peak_mib").text(),
+            ]
+        )  # fmt: skip
+    head = ["", "end to end, runs/s", "submit, runs/s", "÷ Celery with confirms", "÷ Celery without", "CPU s/1,000",
+            "CPU ÷ Celery with confirms", "memory, MiB"]  # fmt: skip
+    return "## Throughput, CPU, memory\n\n" + table(head, rows)
+
+
+def _of(loads: Sequence[Mapping[str, Any]], key: str) -> Spread:
+    return spread(load[key] for load in loads)
+
+
+def _roles(figures: Mapping[str, Any]) -> str:
+    roles = ("client", "worker", "dispatcher", "ingest", "broker", "database")
+    rows = []
+    for name in _names(figures):
+        cells = []
+        for role in roles:
+            values = [
+                one[name]["load"]["cpu_seconds"].get(role, 0.0) / one[name]["load"]["runs"] * 1000
+                for one in figures["rounds"]
+            ]
+            cells.append(f"{spread(values).median:.2f}" if any(values) else "–")
+        rows.append([figures["titles"][name], *cells])
+    return "Where the CPU goes, seconds for 1,000 runs (medians):\n\n" + table(["", *roles], rows)
+
+
+def _latency(figures: Mapping[str, Any]) -> str:
+    if "latency_ms" not in figures["rounds"][0][_names(figures)[0]]:
+        return ""
+    rows = [
+        [
+            figures["titles"][name],
+            *(spread(_column(figures, name, "latency_ms", q)).text(1) for q in ("p50", "p95", "p99")),
+        ]
+        for name in _names(figures)
+    ]
+    means = figures["scale_means"]
+    text = (
+        f"## From the call to the body's start, idle\n\nmilliseconds, {means['calls']} calls a round, "
+        f"{means['calls_per_second']:g} a second; Signalbox's call is `services.trigger`, its commit included.\n\n"
+    )
+    return text + table(["", "p50", "p95", "p99"], rows)
+
+
+def _rates(figures: Mapping[str, Any]) -> str:
+    rates = figures["rates"]
+    rows = []
+    for step, batch in (("claim", rates["claim_batch"]), ("ingest", rates["ingest_batch"])):
+        for level in rates["levels"]:
+            ours, bare = level[step]["ours"], level[step]["bare"]
+            rows.append(
+                [
+                    f"{step}, {batch} a batch", f"{level['pending']:,}", spread(ours).text(), spread(bare).text(),
+                    ratios(ours, bare).text(2),
+                ]
+            )  # fmt: skip
+    return (
+        "## One dispatcher, one ingest: rows a second\n\n"
+        "In turns with a loop of bare psycopg that writes the same rows in as few statements (UPDATE … RETURNING over SKIP "
+        "LOCKED; UPDATE from unnest and COPY), begun with ready values. Ours counts queues, credit and blockers, and checks "
+        "signatures and every field of a report.\n\n"
+    ) + table(["", "pending", "Signalbox", "bare loop", "ratio"], rows)
+
+
+def _bars(figures: Mapping[str, Any]) -> str:
+    rows = []
+    for claim in claims.CLAIMS:
+        judge: Callable[[claims.Figures], tuple[float, str]] = claims.judge_of(claim)
+        try:
+            value, _ = judge(figures)
+        except KeyError:
+            continue
+        rows.append([f"`{claim.id}`", f"{value:.2f}", claim.unit, claim.bar, "yes" if claim.holds(value) else "**no**"])
+    return "## Bars\n\n" + table(["claim", "value", "unit", "bar", "holds"], rows)
+
+
+def _profile(profile: Mapping[str, Any]) -> str:
+    parts = [
+        "## What limits it\n\n"
+        f"A load of its own with py-spy on each process, {profile['runs']:,} runs. *Busy* is the share of the load in which the process had a thread that was not "
+        "idle; below are shares of that time: by function alone, and in or below functions of Signalbox.\n"
+    ]
+    for role, found in profile["processes"].items():
+        below = {index: row for index, row in enumerate(found["below"])}
+        rows = []
+        for index, (name, share) in enumerate(found["self"]):
+            other = below.get(index)
+            rows.append([f"{share:.1%}", f"`{name}`", *([f"{other[1]:.1%}", f"`{other[0]}`"] if other else ["", ""])])
+        parts.append(
+            f"### {role}: busy {found['busy']:.0%}\n\n" + table(["self", "function", "in or below", "function"], rows)
+        )
+    return "\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with a line after it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
