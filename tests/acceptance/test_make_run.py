@@ -101,7 +101,7 @@ class MakeRun:
         try:
             status = self.process.wait(60)
         finally:
-            self._reader.join(5)
+            self._hang_up()
         assert status == 0, self.text
         assert "everything has ended" in self.text
         for complaint in ("left behind", "did not end", "Traceback"):
@@ -118,6 +118,9 @@ class MakeRun:
             for process in self.seen:
                 if process.is_running():
                     process.kill()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         self._reader.join(10)
         assert self.process.stdout is not None
         self.process.stdout.close()

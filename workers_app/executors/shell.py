@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tasks_app.states import Outcome
 from workers_app.executors.limits import ShellLimits
 from workers_app.executors.output import Output
 from workers_app.executors.ports import Job
@@ -39,8 +38,6 @@ __all__ = [
     "ShellFailed", "ShellNotStarted", "ShellResult", "ShellStopped", "SupervisorLost", "check_parameters",
     "run_shell",
 ]  # fmt: skip
-
-_OUTCOMES: Final = {"cancel": Outcome.CANCELLED, "timeout": Outcome.TIMEOUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,11 @@ class ShellNotStarted(ShellFailed):
 
 
 class ShellStopped(Exception):
-    """The command was ended by us. stop_outcome: what that makes of the attempt."""
+    """The command was ended by us; `stop_reason` says why."""
 
     def __init__(self, reason: str) -> None:
         """reason: cancel, timeout, lease or drain."""
-        self.reason = reason
-        self.stop_outcome = _OUTCOMES.get(reason, Outcome.LOST)
+        self.stop_reason = reason
         super().__init__(f"stopped: {reason}")
 
 
