@@ -15,15 +15,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full")
     parser.add_argument("--only", default="", help="contenders, comma separated")
-    parser.add_argument(
-        "--parts", default="", help="of rounds, rates and profile; the default is all, without a profile at small scale"
-    )
+    parser.add_argument("--parts", default="", help="of rounds, rates, profile; default: all (small scale: no profile)")
     parser.add_argument("--no-latency", action="store_true", help="leave start latency out")
     parser.add_argument("--profile", action="store_true", help="the profile alone")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="where the figures go")
-    parser.add_argument(
-        "--docs", type=Path, help="where the page goes; the default is docs/benchmarks.md at full scale"
-    )
+    parser.add_argument("--docs", type=Path, help="where the page goes; default at full scale: docs/benchmarks.md")
     options = parser.parse_args()
 
     from tests.benchmarks import session

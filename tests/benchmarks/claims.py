@@ -1,4 +1,4 @@
-"""The claims about cost, with their bars. `CLAIMS` is what the registry takes; all share one sitting of the benchmark."""
+"""The claims about cost, with their bars: `CLAIMS` is what the registry takes. All share one sitting."""
 
 from __future__ import annotations
 

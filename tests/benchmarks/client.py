@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 #: Runs in one call of the service.
@@ -110,7 +111,7 @@ def pace(to: Submitting, *, first: int, count: int, per_second: float) -> dict[s
     return {"calls": calls}
 
 
-_COMMANDS = {"submit": submit, "pace": pace}
+_COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {"submit": submit, "pace": pace}
 
 
 def main() -> None:

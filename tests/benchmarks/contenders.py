@@ -19,8 +19,7 @@ from typing import Any, Self
 import psycopg
 
 from tests.benchmarks import jobs, processes
-from tests.servers import PostgresServer, RabbitMQServer
-from tests.servers import leash
+from tests.servers import PostgresServer, RabbitMQServer, leash
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 2
@@ -69,7 +68,7 @@ class Contender(ABC):
     def environment(self) -> dict[str, str]:
         """What its processes are told."""
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - not everybody has something to prepare
         """Once before the first round: database, tables."""
 
     def unfinished(self, truth: psycopg.Connection[Any]) -> bool:
@@ -246,8 +245,8 @@ class CeleryWithResults(Contender):
 
     kind = "results"
     uses_database = True
-    #: Whether children keep their connection. Celery's own default is a new one for each task; to keep it takes a setting
-    #: that its documentation does not name, and more than doubles what this contender can do.
+    #: Whether children keep their connection. By default Celery takes a new one for each task; to keep it
+    #: takes a setting that its documentation does not name, and more than doubles what this contender can do.
     keep: bool = True
 
     def __post_init__(self) -> None:
@@ -366,5 +365,5 @@ def _run(command: Sequence[str], environment: dict[str, str]) -> None:
 
 
 def _number(connection: psycopg.Connection[Any], sql: str) -> int:
-    row = connection.execute(sql).fetchone()  # type: ignore[arg-type]
+    row = connection.execute(sql).fetchone()
     return int(row[0]) if row else 0

@@ -12,6 +12,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 MARK = "BENCHMARK_ROLE"
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -66,7 +67,7 @@ class PeakMemory:
         self.highest = 0.0
         self.by_role: dict[str, float] = {}
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

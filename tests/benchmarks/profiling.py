@@ -1,8 +1,8 @@
 """What limits throughput: py-spy on Signalbox's processes during one load, a table of self time for each.
 
-Sampling disturbs what it samples, so a profile is a sitting of its own and its rate is not kept. Only samples in which a
-thread was on a processor count (py-spy's default); their share of all samples says how busy the process was: the one that
-comes near 100 % is the limit, and when none does, the machine is.
+Sampling disturbs what it samples, so a profile is a sitting of its own and its rate is not kept. Only samples
+in which a thread was on a processor count (py-spy's default); their share of all samples says how busy the
+process was: the one that comes near 100 % is the limit, and when none does, the machine is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LINE = re.compile(r":\d+\)$")
 
 
 def run(servers: Servers, scale: Scale, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """One load under py-spy: {"per_second", "cpu_seconds", "processes": {role: {"busy", "samples", "self", "below"}}}."""
+    """One load under py-spy: {"per_second", "cpu_seconds", "processes": {role: what `table` says}}."""
     contender = Signalbox(servers, "signalbox", "Signalbox")
     contender.prepare()
     try:

@@ -23,22 +23,25 @@ def run(servers: Servers, scale: Scale, say: Callable[[str], None]) -> dict[str,
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SIGNALBOX_")} | {
         "PYTHONPATH": str(ROOT), **signalbox_environment(servers, DATABASE)
     }  # fmt: skip
-    for command in (
-        ["manage.py", "migrate", "-v0"],
-        ["-m", "tests.benchmarks.steps", ",".join(map(str, scale.backlogs)), str(scale.batches)],
-    ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
-        )
-        if done.returncode:
-            raise BenchmarkError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    _python(["manage.py", "migrate", "-v0"], environment)
+    backlogs = ",".join(map(str, scale.backlogs))
+    answer = _python(["-m", "tests.benchmarks.steps", backlogs, str(scale.batches)], environment)
+    found: dict[str, Any] = json.loads(answer.splitlines()[-1])
     for level in found["levels"]:
         for step in ("claim", "ingest"):
             own, bare = level[step]["ours"], level[step]["bare"]
             say(
-                f"{step} with {level['pending']:,} pending: {spread(own).text()} rows/s, bare loop {spread(bare).text()}, "
-                f"ratio {ratios(own, bare).text(2)}"
+                f"{step} with {level['pending']:,} pending: {spread(own).text()} rows/s, "
+                f"bare loop {spread(bare).text()}, ratio {ratios(own, bare).text(2)}"
             )
     servers.postgres.drop_database(DATABASE)
     return found
+
+
+def _python(command: list[str], environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
+    )
+    if done.returncode:
+        raise BenchmarkError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return done.stdout

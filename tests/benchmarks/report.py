@@ -17,19 +17,21 @@ Commit {commit}, {at}, scale {scale}: {rounds} rounds, {runs:,} runs a contender
 
 ## How to read it
 
-* Bodies do nothing but write down that they started: this is the price of the way, not of the work. A body that takes
-  100 ms leaves little of these differences.
-* Every contender ran once in each round, in an order that rotates. Machines are shared and drift: compare inside a row's own
-  round, as the ratio columns do, and take absolute figures as ± 30 %. Figures are medians over the rounds, [least–greatest].
-* *End to end* is from the first submit until the last run is final where that contender keeps its truth: the body's own
-  record for bare Celery, the database's row for the others.
-* *CPU* and *memory* are those of all processes that a contender needs: client, worker with its pool, Signalbox's dispatcher,
-  ingest and guardian, RabbitMQ, and PostgreSQL (fully durable) where it is used. Memory is the highest sum of proportional set
-  sizes (PSS), seen once a second.
-* Same RabbitMQ, classic durable queues, persistent messages, prefork, early acknowledgement, prefetch 4. Bare Celery sends no
-  events and logs from WARNING on; Signalbox is as shipped: signed messages, events on, JSON logs to a file, confirms awaited.
-* Celery awaits a confirm for each message, Signalbox for a batch: with confirms that is what each offers. Bare Celery
-  without confirms may lose what it accepted; its ratio is shown beside.
+* Bodies do nothing but write down that they started: this is the price of the way, not of the work. A body that
+  takes 100 ms leaves little of these differences.
+* Every contender ran once in each round, in an order that rotates. Machines are shared and drift: compare
+  inside a row's own round, as the ratio columns do, and take absolute figures as ± 30 %. Figures are medians
+  over the rounds, [least–greatest].
+* *End to end* is from the first submit until the last run is final where that contender keeps its truth: the
+  body's own record for bare Celery, the database's row for the others.
+* *CPU* and *memory* are those of all processes that a contender needs: client, worker with its pool,
+  Signalbox's dispatcher, ingest and guardian, RabbitMQ, and PostgreSQL (fully durable) where it is used. Memory
+  is the highest sum of proportional set sizes (PSS), seen once a second.
+* Same RabbitMQ, classic durable queues, persistent messages, prefork, early acknowledgement, prefetch 4. Bare
+  Celery sends no events and logs from WARNING on; Signalbox is as shipped: signed messages, events on, JSON
+  logs to a file, confirms awaited.
+* Celery awaits a confirm for each message, Signalbox for a batch: with confirms that is what each offers. Bare
+  Celery without confirms may lose what it accepted; its ratio is shown beside.
 * django-celery-results tracks starts. *Connections kept* uses a setting that is not documented and helps it;
   *as it comes* connects for each task.
 """
@@ -152,9 +154,9 @@ def _rates(figures: Mapping[str, Any]) -> str:
             )  # fmt: skip
     return (
         "## One dispatcher, one ingest: rows a second\n\n"
-        "In turns with a loop of bare psycopg that writes the same rows in as few statements (UPDATE … RETURNING over SKIP "
-        "LOCKED; UPDATE from unnest and COPY), begun with ready values. Ours counts queues, credit and blockers, and checks "
-        "signatures and every field of a report.\n\n"
+        "In turns with a loop of bare psycopg that writes the same rows in as few statements (UPDATE … RETURNING "
+        "over SKIP LOCKED; UPDATE from unnest and COPY), begun with ready values. Ours counts queues, credit and "
+        "blockers, and checks signatures and every field of a report.\n\n"
     ) + table(["", "pending", "Signalbox", "bare loop", "ratio"], rows)
 
 
@@ -171,13 +173,14 @@ def _bars(figures: Mapping[str, Any]) -> str:
 
 
 def _profile(profile: Mapping[str, Any]) -> str:
-    parts = [
-        "## What limits it\n\n"
-        f"A load of its own with py-spy on each process, {profile['runs']:,} runs. *Busy* is the share of the load in which the process had a thread that was not "
-        "idle; below are shares of that time: by function alone, and in or below functions of Signalbox.\n"
-    ]
+    text = (
+        f"A load of its own with py-spy on each process, {profile['runs']:,} runs. *Busy* is the share of the load "
+        "in which the process had a thread that was not idle; below are shares of that time: by function alone, and "
+        "in or below functions of Signalbox.\n"
+    )
+    parts = ["## What limits it\n", text]
     for role, found in profile["processes"].items():
-        below = {index: row for index, row in enumerate(found["below"])}
+        below = dict(enumerate(found["below"]))
         rows = []
         for index, (name, share) in enumerate(found["self"]):
             other = below.get(index)

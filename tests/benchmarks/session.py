@@ -25,9 +25,8 @@ Say = Callable[[str], None]
 def run(options: argparse.Namespace, contenders: Callable[[Servers], list[Contender]]) -> int:
     """As the command line says."""
     full = options.scale == "full"
-    parts = (
-        ["profile"] if options.profile else _words(options.parts) or ["rounds", "rates", *(["profile"] if full else [])]
-    )
+    everything = ["rounds", "rates", "profile"] if full else ["rounds", "rates"]
+    parts = ["profile"] if options.profile else _words(options.parts) or everything
     measured = measure(
         SCALES[options.scale], parts=parts, only=_words(options.only), latency=not options.no_latency, out=options.out,
         contenders=contenders,

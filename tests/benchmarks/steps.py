@@ -1,13 +1,19 @@
 """The two steps that decide how far one database carries, each beside a bare loop: run as a process by `rates`.
 
-One database, levels of so many pending runs. At each level the steps take turns with the bare loop on the same tables, so
-bloat, caches and neighbours are the same for both. Only the step itself is timed: what puts rows back in between is not.
+One database, levels of so many pending runs. At each level the steps take turns with the bare loop on the same
+tables, so bloat, caches and neighbours are the same for both. Only the step itself is timed: what puts rows
+back in between is not.
 
-* claim: `dispatch.claiming.Claiming.round`, with its locks, credit and blockers, in batches of the shipped size.
-  The bare loop: one UPDATE … RETURNING over a SKIP LOCKED sub-select, the same columns written and returned, a commit.
-* ingest: `dispatch.ingest.Ingest.step` from signed message bodies (50 reports each) to the commit, in batches of the
-  shipped size. The bare loop begins with the values in lists: one UPDATE from unnest, COPY for attempts and events, a commit.
+* claim: `dispatch.claiming.Claiming.round`, with its locks, credit and blockers, in batches of the shipped
+  size. The bare loop: one UPDATE … RETURNING over a SKIP LOCKED sub-select, the same columns written and
+  returned, a commit.
+* ingest: `dispatch.ingest.Ingest.step` from signed message bodies (50 reports each) to the commit, in batches
+  of the shipped size. The bare loop begins with the values in lists: one UPDATE from unnest, COPY for attempts
+  and events, a commit.
 """
+
+# ruff: noqa: E402
+# Models can be imported once Django is set up.
 
 from __future__ import annotations
 
@@ -40,6 +46,9 @@ from tasks_app.messages.signing import KeyRing
 from tasks_app.models import TaskRun
 from workers_app.models import Worker, WorkerIncarnation
 
+#: One turn: rows and seconds.
+Step = Callable[[], tuple[int, float]]
+
 TASK = "bench-noop"
 REPORTS_A_MESSAGE = 50
 #: Turns that make one figure; the spread is over these.
@@ -68,7 +77,7 @@ class Table:
     def sql(self, sql: str, params: Sequence[Any] = ()) -> list[Any]:
         """On the bare connection, committed."""
         with self.bare.cursor() as cursor:
-            cursor.execute(sql, params)  # type: ignore[arg-type]
+            cursor.execute(sql, params)
             rows = cursor.fetchall() if cursor.description else []
         self.bare.commit()
         return rows
@@ -232,7 +241,7 @@ class Ends:
         events = [(run, now, "attempt_ended", 1, '{"next":"COMPLETED","outcome":"COMPLETED"}') for run in runs]
         began = time.perf_counter()
         with self.table.bare.cursor() as cursor:
-            cursor.execute(_BARE_UPDATE, columns)  # type: ignore[arg-type]
+            cursor.execute(_BARE_UPDATE, columns)
             with cursor.copy(_BARE_ATTEMPTS) as copy:
                 for attempt in attempts:
                     copy.write_row(attempt)
@@ -249,7 +258,8 @@ class Ends:
         ids = self.table.add(self.batch)
         return self.table.sql(
             "UPDATE tasks_app_taskrun SET status = 'RUNNING', token = gen_random_uuid(), nonce = gen_random_uuid(), "
-            "worker_id = 'bench', incarnation_id = %s, dispatched_at = now(), permitted_at = now(), started_at = now(), "
+            "worker_id = 'bench', incarnation_id = %s, dispatched_at = now(), permitted_at = now(), "
+            "started_at = now(), "
             "deadline_at = now() + interval '1 hour', dispatch_count = 1 WHERE id = ANY(%s) "
             "RETURNING id, token, nonce, due_at",
             [self._incarnation, ids],
@@ -283,23 +293,21 @@ _BARE_ATTEMPTS = (
 _BARE_EVENTS = "COPY tasks_app_runevent (run_id, at, kind, attempt, detail) FROM STDIN"
 
 
-def in_turns(
-    ours: Callable[[], tuple[int, float]], bare: Callable[[], tuple[int, float]], turns: int
-) -> dict[str, Any]:
+def in_turns(ours: Step, bare: Step, turns: int) -> dict[str, Any]:
     """Rows a second of both, one figure for each of ROUNDS groups of turns; who begins changes with each turn."""
     for _ in range(WARM_UP_TURNS):
         ours(), bare()
     found: dict[str, list[float]] = {"ours": [], "bare": []}
     for _ in range(min(ROUNDS, turns)):
-        sums = {"ours": [0, 0.0], "bare": [0, 0.0]}
+        sums = {"ours": [0.0, 0.0], "bare": [0.0, 0.0]}
         for turn in range(max(1, turns // ROUNDS)):
-            pair: list[tuple[str, Callable[[], tuple[int, float]]]] = [("ours", ours), ("bare", bare)]
+            pair: list[tuple[str, Step]] = [("ours", ours), ("bare", bare)]
             for name, step in pair if turn % 2 else reversed(pair):
                 rows, seconds = step()
                 sums[name][0] += rows
                 sums[name][1] += seconds
-        for name, (rows, seconds) in sums.items():
-            found[name].append(rows / seconds)
+        for name, (done, spent) in sums.items():
+            found[name].append(done / spent)
     return found
 
 
@@ -318,7 +326,7 @@ def main() -> None:
         began = time.perf_counter()
         added = table.fill(backlog)
         loaded = time.perf_counter() - began
-        level = {"pending": backlog, "added": added, "load_seconds": loaded}
+        level: dict[str, Any] = {"pending": backlog, "added": added, "load_seconds": loaded}
         level["claim"] = in_turns(claims.ours, claims.bare, turns)
         level["ingest"] = in_turns(ends.ours, ends.bare, turns)
         levels.append(level)
