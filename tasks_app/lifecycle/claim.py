@@ -59,7 +59,8 @@ def claim(candidates: RunQuerySet, *, now: datetime, permit_within: timedelta) -
     return claimed
 
 
-def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> list[Claimed]:
+def claim_statement(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> tuple[str, tuple[Any, ...]]:
+    """The claim as one statement for PostgreSQL, with its parameters; tests look at its plan."""
     picked = candidates.select_for_update(skip_locked=True, of=("self",)).values("pk")
     inner, inner_params = picked.query.sql_with_params()
     table = TaskRun._meta.db_table
@@ -70,8 +71,12 @@ def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime)
         f"dispatch_count = run.dispatch_count + 1 "
         f"FROM picked WHERE run.id = picked.id RETURNING {returned}, run.priority"
     )
+    return sql, (*inner_params, RunStatus.DISPATCHED.value, now, permit_by)
+
+
+def _claim_postgres(candidates: RunQuerySet, now: datetime, permit_by: datetime) -> list[Claimed]:
     with postgres_cursor() as cursor:
-        cursor.execute(sql, (*inner_params, RunStatus.DISPATCHED.value, now, permit_by))
+        cursor.execute(*claim_statement(candidates, now, permit_by))
         rows = cursor.fetchall()
     rows.sort(key=lambda row: (-row[-1], row[12], row[0]))
     return [Claimed._make((*row[:5], json.loads(row[5]), *row[6:-1])) for row in rows]
