@@ -13,6 +13,8 @@ from scheduler_project import health
 from scheduler_project.access.views import login_once
 from scheduler_project.api import errors
 
+admin.autodiscover()
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("livez", health.livez),

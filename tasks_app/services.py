@@ -38,7 +38,7 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 def create_task(definition: TaskDefinition, *, by: str = "") -> Task:
     """Make a task at version 1. Raises InvalidTask or DuplicateTask; nothing is half saved."""
-    _check(definition)
+    check(definition)
     with transaction.atomic():
         Queue.objects.get_or_create(name=definition.task_type)
         try:
@@ -59,7 +59,7 @@ def update_task(task_id: int, definition: TaskDefinition, *, expected_version: i
     Raises TaskNotFound, InvalidTask, DuplicateTask, or EditConflict when `expected_version` is no longer the
     present one.
     """
-    _check(definition)
+    check(definition)
     with transaction.atomic():
         task = _locked_task(task_id)
         _compare_version(task, expected_version)
@@ -321,7 +321,8 @@ def _compare_version(task: Task, expected: int | None) -> None:
         raise EditConflict(expected=expected, present=task.version)
 
 
-def _check(definition: TaskDefinition) -> None:
+def check(definition: TaskDefinition) -> None:
+    """Raise InvalidTask when the definition could not be saved."""
     problems = problems_of(definition, parameters_bytes_max=conf().parameters_bytes_max)
     if definition.executor == "python" and "parameters" not in problems:
         unknown = functions.function_problems(definition.parameters)

@@ -1,1 +1,6 @@
-"""The web console's views and the admin site. Each action is one call into a service."""
+"""The web console: for now Django's admin site, for every table.
+
+What the lifecycle owns is read-only here: runs, attempts, events, output, incarnations, fires. What can be done about
+them is an action, and each action is a call into a service; editing a task is, too. Lists never count or sort more than
+`listing.ROWS_MAX` rows and search by id or by the beginning of a name, so they stay quick over millions of rows.
+"""

@@ -131,7 +131,9 @@ def test_every_address_needs_a_permission_and_refuses_strangers(ada):
     patterns = get_resolver("scheduler_project.api.urls").url_patterns
     seen = 0
     for pattern in patterns:
-        path = str(pattern.pattern).replace("<int:task_id>", "1").replace("<int:run_id>", "1").replace("<str:name>", "w")
+        path = (
+            str(pattern.pattern).replace("<int:task_id>", "1").replace("<int:run_id>", "1").replace("<str:name>", "w")
+        )
         if path.startswith("auth/"):
             continue
         for method in sorted({"get", "post", "put", "patch", "delete"} & set(pattern.callback.actions)):
@@ -211,7 +213,10 @@ def test_the_request_id_and_trace_come_back(ada):
     response = Api(ada)("GET", "tasks", X_Request_Id="abc-1")
     assert response.headers["X-Request-Id"] == "abc-1"
     assert Api(ada)("GET", "tasks", X_Request_Id="a b\t" * 9).headers["X-Request-Id"].isalnum()
-    assert Api(ada)("GET", "tasks", traceparent="00-" + "0" * 32 + "-" + "1" * 16 + "-01").headers["traceparent"][3:35] != "0" * 32
+    assert (
+        Api(ada)("GET", "tasks", traceparent="00-" + "0" * 32 + "-" + "1" * 16 + "-01").headers["traceparent"][3:35]
+        != "0" * 32
+    )
 
 
 # --- one-time log-in links

@@ -148,7 +148,9 @@ def test_lists_are_newest_first_and_filtered(api):
     assert [r["id"] for r in api("GET", f"tasks/{task.pk}/runs?limit=2").body["results"]] == [r.pk for r in runs[:0:-1]]
 
 
-@pytest.mark.parametrize("query", ["status=DONE", "status=", "created_after=x", "created_after=2030-01-01T00:00:00", "q=1"])
+@pytest.mark.parametrize(
+    "query", ["status=DONE", "status=", "created_after=x", "created_after=2030-01-01T00:00:00", "q=1"]
+)
 def test_a_filter_that_cannot_be_meant_is_refused(api, query):
     assert api("GET", f"runs?{query}").status_code == 400
 

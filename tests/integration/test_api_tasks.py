@@ -12,7 +12,9 @@ pytestmark = pytest.mark.django_db
 
 SHELL = {"name": "backup", "task_type": "default", "executor": "shell", "parameters": {"argv": ["true"]},
          "timeout_seconds": 3600, "max_retries": 3}  # fmt: skip
-ALL = tuple(f"tasks_app.{verb}_{model}" for verb in ("view", "add", "change", "delete") for model in ("task", "taskrun"))
+ALL = tuple(
+    f"tasks_app.{verb}_{model}" for verb in ("view", "add", "change", "delete") for model in ("task", "taskrun")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +205,10 @@ def test_triggering_makes_a_run_with_merged_parameters_and_the_callers_trace(api
     task = a_task(parameters={"argv": ["true"], "env": {"A": "1"}})
     trace = "0af7651916cd43dd8448eb211c80319c"
     response = api(
-        "POST", f"tasks/{task.pk}/trigger", {"parameters": {"env": {"B": "2"}}}, traceparent=f"00-{trace}-b7ad6b7169203331-01"
+        "POST",
+        f"tasks/{task.pk}/trigger",
+        {"parameters": {"env": {"B": "2"}}},
+        traceparent=f"00-{trace}-b7ad6b7169203331-01",
     )
     assert response.status_code == 201
     assert response.headers["Location"] == f"/api/v1/runs/{response.body['id']}"
@@ -291,7 +296,8 @@ def test_a_count_is_capped(api, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=501", "limit=x", "limit=١", "cursor=%21", "cursor=WyJuIiwgInhyIl0", "statsu=x", "paused=x"]
+    "query",
+    ["limit=0", "limit=501", "limit=x", "limit=١", "cursor=%21", "cursor=WyJuIiwgInhyIl0", "statsu=x", "paused=x"],
 )
 def test_a_query_that_cannot_be_meant_is_refused(api, query):
     assert api("GET", f"tasks?{query}").status_code == 400
