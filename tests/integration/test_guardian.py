@@ -46,6 +46,12 @@ class Worker:
         self.process.stdout.close()
 
 
+def ignores(pid, number):
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    mask = int(next(line for line in status if line.startswith("SigIgn")).split()[1], 16)
+    return bool(mask & 1 << (number - 1))
+
+
 @pytest.fixture
 def worker():
     made = []
@@ -110,7 +116,9 @@ def test_a_deadline_is_held_while_the_main_process_is_stopped_and_hits_only_its_
 def test_the_guardian_outlives_what_ends_a_process_group_and_ends_when_it_is_told(worker):
     one = worker(lease=60, children=[started()])
     assert os.getsid(one.guardian) == one.guardian
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    until(lambda: all(ignores(one.guardian, number) for number in numbers), "it has begun")
+    for number in numbers:
         os.kill(one.guardian, number)
     assert one.tell("alive")["alive"]
     assert not one.tell("stop")["alive"]

@@ -264,8 +264,8 @@ def test_readers_see_only_whole_records_while_children_write():
     seen = 0
     with forked(lambda: work(1)), forked(lambda: work(10**9)):
         until(table.snapshot, "a record")
-        give_up = time.monotonic() + 1.5
-        while time.monotonic() < give_up:
+        give_up = time.monotonic() + 30
+        while (seen < 2000 or len(states) < 4) and time.monotonic() < give_up:
             for view in table.snapshot():
                 seen += 1
                 states.add(view.state)
@@ -279,8 +279,30 @@ def test_readers_see_only_whole_records_while_children_write():
                     assert view.started_ns > 0
                 if view.state is State.FINISHED:
                     table.free(view)
-    assert seen > 1000
+    assert seen >= 2000
     assert states == {State.REGISTERED, State.GRANTED, State.STARTED, State.FINISHED}
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_a_record_that_changes_while_it_is_read_is_read_again(monkeypatch, moment):
+    shared = Table.create(1, 1)
+    shared.write_registered(0, 1, 1, token(1), nonce(1))
+    shared.write_granted(0, 77, memory.KEEP_RUNNING)
+    shared.write_started(0, 5)
+    steps = itertools.count(1)
+    writing = []
+
+    def the_writer_comes_between():
+        if not writing and next(steps) == moment:
+            writing.append(True)
+            shared.leave(0, memory.FREE)
+            shared.write_registered(0, 2, 1, token(2), nonce(2))
+
+    monkeypatch.setattr(memory, "_order", the_writer_comes_between)
+    raw = shared.read(0)
+    assert writing
+    assert (raw.state, raw.run_id, raw.nonce) == (memory.REGISTERED, 2, nonce(2))
+    assert (raw.deadline_ns, raw.flags, raw.generation) == (0, 0, 2)
 
 
 def test_a_writer_that_was_stopped_in_the_middle_holds_up_no_reader():
@@ -302,13 +324,13 @@ def test_a_child_does_not_go_on_to_its_next_attempt_while_a_killer_aims_at_it(ki
 
     def work():
         seat = table.take_seat()
-        for run_id in itertools.count(1):
-            start_one(seat, run_id).finish()
-            until(lambda run_id=run_id: run_id == 1 or not table.snapshot(), "collected")
+        start_one(seat, 1).finish()
+        start_one(seat, 2)
+        sleep_for_ever()
 
+    aim = memory._LOCKS_AT + 1 + killer
+    assert shared._lock(aim)
     with forked(work):
-        aim = memory._LOCKS_AT + 1 + killer
-        assert shared._lock(aim)
         until(lambda: [view for view in table.snapshot() if view.state is State.FINISHED], "finished")
         give_up = time.monotonic() + 0.2
         while time.monotonic() < give_up:
@@ -355,6 +377,29 @@ def test_a_kill_hits_the_attempt_that_it_was_meant_for_or_nothing():
                 until(lambda t=table: len(t.snapshot()) == 15, "all the others")
     assert hits > 3
     assert misses > 3
+
+
+def test_what_was_meant_for_an_attempt_does_not_reach_its_successor_in_the_same_slot():
+    table = registry(seats=1, records=1)
+
+    def work():
+        seat = table.take_seat()
+        start_one(seat, 1).finish()
+        start_one(seat, 2)
+        sleep_for_ever()
+
+    with forked(work) as child:
+        first = until(lambda: [v for v in table.snapshot() if v.state is State.FINISHED], "finished")[0]
+        table.free(first)
+        second = until(lambda: [v for v in table.snapshot() if v.state is State.STARTED], "the next")[0]
+        assert (first.index, first.run_id, second.run_id) == (second.index, 1, 2)
+        assert not table.kill(first, StopReason.LEASE)
+        assert not table.still_active(first)
+        assert not table.request_stop(first.nonce, StopReason.CANCEL)
+        table.free(first)
+        assert only(table.snapshot()) == second
+        assert table.kill(second, StopReason.LEASE)
+        os.waitpid(child, 0)
 
 
 def test_the_right_process_is_named_by_the_lock_not_by_a_pid():

@@ -298,9 +298,9 @@ class Supervisor:
         return halted
 
     def _tell(self, line: str) -> None:
-        try:
+        try:  # noqa: SIM105  (contextlib would be most of what this process loads)
             os.write(self._status, line.encode() + b"\n")
-        except BrokenPipeError:  # noqa: SIM105  (contextlib would be most of what this process loads)
+        except BrokenPipeError:
             pass
 
 
