@@ -104,7 +104,9 @@ class Child:
         self.close()
 
     def _tell(self, line: bytes) -> None:
-        self._heard(line.decode("utf-8", "replace").rstrip("\r")[:_LINE_MAX])
+        text = line.decode("utf-8", "replace").rstrip()[:_LINE_MAX]
+        if text:
+            self._heard(text)
 
     def _send(self, number: signal.Signals) -> None:
         if self.process.poll() is None:

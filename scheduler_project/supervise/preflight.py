@@ -50,6 +50,7 @@ class Plan:
     #: The embedded broker's command, or None when SIGNALBOX_BROKER_URL names another one.
     broker: Sequence[str] | None
     broker_port: int
+    broker_password: str
     #: Kill a role that is silent for longer; None: never.
     silence_seconds: float | None
     lock: IO[str]
@@ -81,7 +82,14 @@ def plan(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
     try:
         end_leftovers(state_dir / "supervise.json")
         check_ports({"PORT": chosen.port, "FLOWER_PORT": chosen.flower_port})
-        env, broker, broker_port = environment_of_roles(config, state_dir, environment)
+        env = environment_of_roles(config, state_dir, environment)
+        broker: Sequence[str] | None = None
+        broker_port, broker_password = 0, ""
+        if not config.broker_url:
+            broker_port = BROKER_PORT if is_free(BROKER_PORT) else free_ports(1, avoid=set())[0]
+            broker_password = local_secret(config, "broker")
+            broker = embedded_broker(state_dir, broker_port, broker_password)
+            env["SIGNALBOX_BROKER_URL"] = f"redis://:{broker_password}@127.0.0.1:{broker_port}/0"
         return Plan(
             root=ROOT,
             state_dir=state_dir,
@@ -94,6 +102,7 @@ def plan(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
             web_port=chosen.port,
             broker=broker,
             broker_port=broker_port,
+            broker_password=broker_password,
             silence_seconds=silence_seconds(config),
             lock=lock,
         )
@@ -227,10 +236,8 @@ def free_ports(count: int, *, avoid: set[int]) -> list[int]:
     raise CannotStart(f"no free port between {_PRIVATE_PORTS.start} and {_PRIVATE_PORTS.stop} on 127.0.0.1")
 
 
-def environment_of_roles(
-    config: Config, state_dir: Path, environment: Mapping[str, str]
-) -> tuple[dict[str, str], list[str] | None, int]:
-    """The roles' environment, the embedded broker's command (or None) and its port."""
+def environment_of_roles(config: Config, state_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What every role is told beside its own options."""
     env = {
         "PATH": os.defpath,
         **environment,
@@ -241,12 +248,7 @@ def environment_of_roles(
         "SIGNALBOX_SIGNING_KEY": config.signing_key or local_secret(config, "signing"),
     }
     env.setdefault("SIGNALBOX_WORKERS__DRAIN_SECONDS", str(WORKER_DRAIN_SECONDS))
-    if config.broker_url:
-        return env, None, 0
-    port = BROKER_PORT if is_free(BROKER_PORT) else free_ports(1, avoid=set())[0]
-    password = local_secret(config, "broker")
-    env["SIGNALBOX_BROKER_URL"] = f"redis://:{password}@127.0.0.1:{port}/0"
-    return env, embedded_broker(state_dir, port, password), port
+    return env
 
 
 def embedded_broker(state_dir: Path, port: int, password: str) -> list[str]:

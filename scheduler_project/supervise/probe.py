@@ -74,6 +74,22 @@ class Probe:
         self._answered(status)
 
 
+def broker_answers(port: int, password: str) -> bool:
+    """Whether the embedded broker has read its file and takes commands. Takes 0.2 s at most."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.2) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            reply = b""
+            while reply.count(b"\r\n") < 2:
+                block = connection.recv(4096)
+                if not block:
+                    return False
+                reply += block
+    except OSError:
+        return False
+    return reply.endswith(b"+PONG\r\n")
+
+
 def _status(line: bytes) -> int | None:
     words = line.split()
     if len(words) >= 2 and words[0].startswith(b"HTTP/") and words[1].isdigit():

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from scheduler_project.supervise import family
 from scheduler_project.supervise.child import Child
-from scheduler_project.supervise.preflight import Plan, is_free, write_record
-from scheduler_project.supervise.probe import Probe
+from scheduler_project.supervise.preflight import Plan, write_record
+from scheduler_project.supervise.probe import Probe, broker_answers
 from scheduler_project.supervise.roles import Role, manage
 from scheduler_project.supervise.terminal import Terminal
 
@@ -137,12 +137,16 @@ class Supervisor:
             self._start(post)
         deadline = time.monotonic() + CHECKLIST_SECONDS
         self._until(lambda: all(post.up for post in self.posts) or time.monotonic() > deadline)
-        for post in self.posts:
-            if not post.up:
-                self.terminal.bad(f"{post.role.name} is not up after {CHECKLIST_SECONDS:.0f} s; still trying")
         url = f"http://127.0.0.1:{self.plan.web_port}"
         status, lines = self._once("login", "create_login_link", quiet=True)
         path = next((line.strip() for line in reversed(lines) if line.startswith("/")), "/")
+        self.terminal.say()
+        for post in (*self.broker, *self.posts):
+            name = f"{post.role.name:<{self.terminal.width}}"
+            if post.up:
+                self.terminal.good(f"{name} {post.role.says}")
+            else:
+                self.terminal.bad(f"{name} not up after {CHECKLIST_SECONDS:.0f} s; still trying, see its lines above")
         self.terminal.say()
         self.terminal.say(f"  Signalbox is at  {url}/")
         if status == 0 and path != "/":
@@ -180,8 +184,10 @@ class Supervisor:
         """Probe the role when it is time, and end it when it is silent for too long."""
         role = post.role
         if role.health_port == 0:
-            if not post.up and not is_free(self.plan.broker_port):
-                self._is_up(post)
+            if not post.up and now >= post.probe_at:
+                post.probe_at = now + READY_EVERY_SECONDS / 3
+                if broker_answers(self.plan.broker_port, self.plan.broker_password):
+                    self._is_up(post)
             return
         if post.probe is not None:
             post.probe.expire(now)
