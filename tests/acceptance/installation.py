@@ -106,6 +106,12 @@ class Installation:
         answer = self.raw("POST", "/api/v1/auth/login", {"username": "root", "password": PASSWORD})
         assert answer.status == 200, answer
         self.token = answer.body["access_token"]
+        self.wait_for(lambda: self.online() == workers, f"{workers} workers to be online")
+
+    def online(self) -> int:
+        """How many workers are up: their lease holds and their first heartbeat was taken in."""
+        rows = self.api("GET", "workers")["results"]
+        return sum(row["status"] == "ONLINE" and row["cpu_percent"] is not None for row in rows)
 
     def raw(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One request; status 0 when nobody answers."""

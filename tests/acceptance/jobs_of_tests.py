@@ -27,7 +27,7 @@ def fail(message: str = "no luck") -> None:
 @shared_task(name="tests.sleep")
 def sleep(seconds: float) -> str:
     """Sleep in small steps, without ever looking whether it should stop."""
-    print("sleeping")
+    print(f"sleeping in process {os.getpid()}.")
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(0.05)
