@@ -31,6 +31,10 @@ class JobCancelled(Exception):
         self.stop_reason = reason
         super().__init__(f"stop requested: {reason}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions travel from the pool process to the worker's main process."""
+        return type(self), (self.stop_reason,)
+
 
 class Job:
     """One attempt, as its body sees it.

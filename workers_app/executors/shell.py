@@ -68,6 +68,10 @@ class ShellFailed(Exception):
         how = f"exit code {exit_code}" if exit_code >= 0 else f"ended by {_signal_name(-exit_code)}"
         super().__init__(f"{how}: {tail.strip()}" if tail.strip() else how)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Exceptions travel from the pool process to the worker's main process."""
+        return type(self), (self.exit_code, self.tail)
+
 
 class ShellNotStarted(ShellFailed):
     """The command could not be started: no such program, no such folder, wrong parameters."""
@@ -75,6 +79,10 @@ class ShellNotStarted(ShellFailed):
     def __init__(self, problem: str) -> None:
         """problem: one line."""
         super().__init__(127, problem)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As above."""
+        return type(self), (self.tail,)
         self.args = (f"cannot be started: {problem}",)
 
 
@@ -85,6 +93,10 @@ class ShellStopped(Exception):
         """reason: cancel, timeout, lease or drain."""
         self.stop_reason = reason
         super().__init__(f"stopped: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As above."""
+        return type(self), (self.stop_reason,)
 
 
 class SupervisorLost(Exception):
