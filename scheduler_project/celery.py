@@ -52,12 +52,20 @@ def make_app() -> Celery:
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=True,
+        # By default this queue belongs to one connection, and a worker of the same name cannot start beside a predecessor
+        # that stands still. Durable, because newer RabbitMQ refuses queues that are neither; it expires by itself.
+        control_queue_exclusive=False,
+        control_queue_durable=True,
         worker_state_db=None,
         imports=list(conf().imports),
         timezone="UTC",
         enable_utc=True,
     )
     wiring.connect(made)
+    if settings.CONFIG.tracing:
+        from scheduler_project.observability import instrument
+
+        instrument()
     made.set_default()
     return made
 

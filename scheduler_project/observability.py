@@ -55,12 +55,26 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<head>/login/once/)[A-Za-z0-9_-]{16,}"), r"\g<head>***"),
 )
 
+_SECRET_KEY = re.compile(
+    r"password|passwd|secret|authorization|api_key|signing_key|(access|refresh)_token", re.IGNORECASE
+)
+
 
 def redacted(text: str) -> str:
     """The text without passwords in URLs, tokens, keys and log-in links."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _without_secrets(key: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return "***" if value and _SECRET_KEY.search(key) else redacted(value)
+    if isinstance(value, Mapping):
+        return {name: _without_secrets(str(name), item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(key, item) for item in value]
+    return value
 
 
 class ContextFilter(logging.Filter):
@@ -84,9 +98,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _timestamp(record: logging.LogRecord) -> str:
-    return (
-        datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class HumanFormatter(logging.Formatter):
@@ -122,9 +134,7 @@ def json_formatter() -> logging.Formatter:
     class Formatter(JsonFormatter):
         """Names and order of our own."""
 
-        def add_fields(
-            self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-        ) -> None:
+        def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
             log_data["time"] = _timestamp(record)
             log_data["level"] = record.levelname
             log_data["logger"] = record.name
@@ -132,8 +142,9 @@ def json_formatter() -> logging.Formatter:
             log_data.update(fields_of(record))
             log_data.update({key: value for key, value in message_dict.items() if value})
 
-        def format(self, record: logging.LogRecord) -> str:
-            return redacted(super().format(record))
+        def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+            # Before it becomes JSON: afterwards every quote wears a backslash.
+            return {key: _without_secrets(key, value) for key, value in log_data.items()}
 
     return Formatter(json_ensure_ascii=False)
 
@@ -175,10 +186,9 @@ def install(stream: TextIO, *, format: str, level: str) -> logging.Handler:  # n
         logger.handlers.clear()
         logger.propagate = True
     # Talkative at INFO without saying anything that the own lines do not.
+    quiet = "WARNING" if level == "INFO" else level
     for name in ("amqp", "kombu", "celery.worker.strategy", "celery.app.trace", "django.server"):
-        logging.getLogger(name).setLevel(
-            max(logging.WARNING, logging.getLevelNamesMapping().get(level, logging.INFO))
-        )
+        logging.getLogger(name).setLevel(quiet)
     # The own line about each request says it already.
     logging.getLogger("django.request").setLevel(logging.ERROR)
     logging.captureWarnings(True)
@@ -227,10 +237,34 @@ def child_traceparent(given: str) -> str:
 
 
 def instrument() -> None:
-    """Record spans of Celery's publishing and execution; the exporter is chosen by the standard OTEL_* variables.
+    """Record spans of Celery's publishing and execution.
 
-    Without OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER nothing is exported.
+    Where they go is said by the standard variables: OTEL_TRACES_EXPORTER names installed exporters (`console`; `otlp`
+    with the package opentelemetry-exporter-otlp), OTEL_SERVICE_NAME and the others mean what they always mean. Without
+    an exporter spans are made, so that traces go on through us, and are not sent. Raises ConfigurationError for an
+    exporter that is not installed.
     """
-    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    import os
+    from importlib.metadata import entry_points
 
+    from opentelemetry import trace
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from tasks_app.sections import ConfigurationError
+
+    if CeleryInstrumentor().is_instrumented_by_opentelemetry:
+        return
+    service = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "signalbox"}
+    provider = TracerProvider(resource=Resource.create(service))
+    for name in os.environ.get("OTEL_TRACES_EXPORTER", "none").split(","):
+        if name.strip() in {"", "none"}:
+            continue
+        found = list(entry_points(group="opentelemetry_traces_exporter", name=name.strip()))
+        if not found:
+            raise ConfigurationError(f'OTEL_TRACES_EXPORTER: no exporter "{name.strip()}" is installed')
+        provider.add_span_processor(BatchSpanProcessor(found[0].load()()))
+    trace.set_tracer_provider(provider)
     CeleryInstrumentor().instrument()
