@@ -73,7 +73,8 @@ run: venv ## everything in this terminal: PORT=8000 FLOWER_PORT=5555
 PRODUCTION := SIGNALBOX_SECRET_KEY=a-key-for-this-check-alone-0123456789-abcdefghij-KLMNOPQRSTUVWXYZ \
 	SIGNALBOX_SIGNING_KEY=another-key-for-this-check-alone-0123456789-abcdefghij SIGNALBOX_HTTPS=1 \
 	SIGNALBOX_ALLOWED_HOSTS=signalbox.example.org SIGNALBOX_DATABASE_URL=postgresql://signalbox@127.0.0.1/signalbox \
-	SIGNALBOX_BROKER_URL=amqp://signalbox@127.0.0.1// SIGNALBOX_STATE_DIR=build/check
+	SIGNALBOX_BROKER_URL=amqp://signalbox@127.0.0.1// SIGNALBOX_CACHE_URL=redis://127.0.0.1/0 \
+	SIGNALBOX_STATE_DIR=build/check
 CHECK := SIGNALBOX_STATE_DIR=build/check $(PY) -W error manage.py
 
 test: venv-dev servers lint types contracts django-checks pytest ## everything; servers are installed where root and apt allow
