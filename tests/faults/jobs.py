@@ -23,7 +23,7 @@ class PlannedFailure(Exception):
     """The body was told to fail in this attempt."""
 
 
-def _work(task: Task, seconds: float, fail_first: int) -> int:
+def _work(task: Task, seconds: float = 0.3, fail_first: int = 0) -> int:
     """The body of all: work, then fail if this attempt should. Returns the attempt's number."""
     job = current_job()
     if job.managed:

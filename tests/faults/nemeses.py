@@ -164,7 +164,7 @@ def broker_emptied(count: int) -> Act:
         emptied = 0
         while emptied < 6 and not _finished(system, load, count):
             if _finished(system, load, count * (emptied + 1) // 8):
-                system.broker.purge_all()
+                system.servers.empty()
                 system.note("emptied", note="all queues")
                 emptied += 1
             time.sleep(0.05)

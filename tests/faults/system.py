@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import amqp
 import psutil
 
 from tests.faults.history import raw_clock
@@ -233,6 +234,17 @@ class Servers:
             return f"sqlite:///{folder / 'faults.sqlite3'}"
         self._made += 1
         return self.database.create_database(f"faults_{self._made}")
+
+    def empty(self) -> None:
+        """Throw away what waits at the broker: every message on RabbitMQ, everything on Valkey."""
+        if not isinstance(self.broker, RabbitMQServer):
+            self.broker.purge_all()
+            return
+        with self.broker.connect() as connection:
+            for name in self.broker.depths():
+                # Queues that belong to one connection (Celery's own remote control) cannot be emptied from another.
+                with contextlib.suppress(amqp.exceptions.AMQPError), connection.channel() as channel:
+                    channel.queue_purge(name)
 
     def close(self) -> None:
         """Stop and remove both."""
