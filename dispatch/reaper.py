@@ -1,7 +1,7 @@
 """Compares the truth with leases and deadlines, every few seconds, in a thread with a database connection of its own.
 
-Each tick: judge leases; end what incarnations hold whose lease is over; take back what was not permitted in time; ask for
-a stop of what runs past its deadline. Any number of reapers may do this at once: each write is guarded by everything it
+Each tick: judge leases; end what incarnations hold whose lease is over; take back what was not permitted in time or whose
+message the broker lost; ask for a stop of what runs past its deadline. Any number of reapers may do this at once: each write is guarded by everything it
 was decided on, and sweeps skip rows that somebody else holds.
 """
 
@@ -17,8 +17,10 @@ from django.db import Error as DatabaseFailure
 from django.db import connection
 
 from dispatch import control, metrics
+from dispatch.broker.port import Broker, BrokerAway
 from dispatch.conf import DispatchSettings
 from dispatch.leases import Lease, LeaseWatch
+from dispatch.missing import MissingMessages
 from tasks_app import lifecycle
 from tasks_app.clock import Clock
 from tasks_app.crashpoints import reach
@@ -34,11 +36,21 @@ class Reaper:
     """One reaper. `tick` is one round; `start` goes round in a thread."""
 
     def __init__(
-        self, clock: Clock, settings: DispatchSettings, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        clock: Clock,
+        settings: DispatchSettings,
+        *,
+        broker: Broker | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """monotonic counts the leases."""
+        """broker: one of the reaper's own, asked for depths; without it lost messages come back by their deadline only.
+
+        monotonic counts the leases.
+        """
         self._clock, self._settings, self._monotonic = clock, settings, monotonic
         self._watch = LeaseWatch(settings.reaper_tick_seconds)
+        self._broker = broker
+        self._missing = MissingMessages(broker) if broker else None
         self._stopping = threading.Event()
         self._failing = False
         self._thread = threading.Thread(target=self._loop, name="signalbox-reaper", daemon=True)
@@ -63,6 +75,7 @@ class Reaper:
         self._judge(now)
         self._end_lost(now)
         self._take_back(now)
+        self._find_missing(now)
         self._stop_overdue(now)
 
     def _loop(self) -> None:
@@ -83,6 +96,8 @@ class Reaper:
                 metrics.REAPER_TICKS.labels("ok").inc()
             self._stopping.wait(max(0.0, self._settings.reaper_tick_seconds - (self._monotonic() - began)))
         connection.close()
+        if self._broker:
+            self._broker.close()
 
     def _interrupted(self, why: str) -> None:
         connection.close()
@@ -133,6 +148,18 @@ class Reaper:
             logger.info("not permitted in time, sent again", extra={"runs": len(moved)})
             if len(moved) < _SWEEP:
                 return
+
+    def _find_missing(self, now: datetime) -> None:
+        if self._missing is None:
+            return
+        try:
+            moved = self._missing.take_back(now)
+        except BrokerAway:
+            self._missing.forget()
+            return
+        if moved:
+            metrics.REAPED.labels("missing").inc(len(moved))
+            logger.warning("the broker lost messages, sent again", extra={"runs": len(moved)})
 
     def _stop_overdue(self, now: datetime) -> None:
         grace = timedelta(seconds=self._settings.deadline_grace_seconds)

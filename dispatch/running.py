@@ -24,7 +24,7 @@ def run_dispatcher() -> None:
     """A dispatcher with its reaper, until SIGTERM or SIGINT."""
     section = conf()
     broker = _broker()
-    dispatcher, reaper = Dispatcher(clock, broker, section), Reaper(clock, section)
+    dispatcher, reaper = Dispatcher(clock, broker, section), Reaper(clock, section, broker=_broker())
     _on_signal(dispatcher.stop)
     health = serve(
         {"database": check_database, "broker": _check(lambda: broker.available), "reaper": _check(lambda: reaper.alive)},
