@@ -33,7 +33,7 @@ from workers_app.control_plane.port import ControlPlane, Hello, Renewal, Renewal
 from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, Frame, MainEnd
 from workers_app.execution.guardian import start_guardian
 from workers_app.execution.identity import SharedIdentity
-from workers_app.execution.outbox import Outbox
+from workers_app.execution.outbox import Outbox, Unsettled
 from workers_app.execution.publisher import Publisher
 from workers_app.execution.registry import RecordView, Registry, State, StopReason, boottime_ns
 from workers_app.metrics import BODIES_ENDED, CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
@@ -377,12 +377,14 @@ class Node:
         if not self._stopping.is_set():
             self.register()
 
-    def _hand_in(self, late: list[Any]) -> None:
+    def _hand_in(self, late: list[Unsettled]) -> None:
         """The way round a broker or an ingest that does not work."""
         if not late:
             return
         self.control_plane.hand_in(self.identity.incarnation_id, [json.loads(item.payload) for item in late])
         HANDED_IN.inc(len(late))
+        if any(item.published for item in late):
+            self.publisher.doubt()
         self.outbox.settle({item.held.nonce for item in late})
 
 

@@ -47,6 +47,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._producer: Producer | None = None
         self._stopping = threading.Event()
+        self._doubted = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="signalbox-publish", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +64,13 @@ class Publisher:
         """Send this heartbeat with the next flush; an older one that still waits is dropped."""
         self._heartbeats.append(body)
         self._outbox.filled.set()
+
+    def doubt(self) -> None:
+        """What the broker took over did not arrive: connect and declare again before the next batch.
+
+        On Redis a binding is data like any other, and a broker that was emptied takes messages for nobody.
+        """
+        self._doubted.set()
 
     def _loop(self) -> None:
         pause = self._flush_seconds
@@ -88,6 +96,9 @@ class Publisher:
                 return
 
     def _flush(self) -> None:
+        if self._doubted.is_set():
+            self._doubted.clear()
+            self._disconnect()
         while self._heartbeats:
             body = json.dumps(self._heartbeats.popleft(), separators=(",", ":")).encode()
             headers = {"key_id": self._ring.active, "signature": self._ring.sign(body)}
