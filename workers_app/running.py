@@ -22,8 +22,8 @@ def run_worker(app: Celery, *, name: str, slots: int, task_types: Sequence[str],
         for kind in task_types
     ]
     app.conf.worker_pool = "prefork"
-    # Celery's main process publishes nothing but events, on the loop that hands out work: it must not wait for a confirm
-    # each. Children get confirms back for what bodies publish (`attach_child`), reports have their own connection.
+    # Celery's main process publishes nothing but events, on the loop that hands out work: it must not wait for
+    # confirms. Children get confirms back for what bodies publish (`attach_child`), reports have their own connection.
     app.conf.broker_transport_options = {**(app.conf.broker_transport_options or {}), "confirm_publish": False}
     worker = app.Worker(
         hostname=f"signalbox@{name}",

@@ -112,6 +112,8 @@ class DatabaseControlPlane:
                         report,
                         result_bytes_max=settings.result_bytes_max,
                         error_bytes_max=settings.error_bytes_max,
+                        worker_id=self._worker_id,
+                        incarnation_id=incarnation_id,
                     )
                 )
             except BadReport as error:

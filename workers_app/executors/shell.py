@@ -79,11 +79,11 @@ class ShellNotStarted(ShellFailed):
     def __init__(self, problem: str) -> None:
         """problem: one line."""
         super().__init__(127, problem)
+        self.args = (f"cannot be started: {problem}",)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """As above."""
         return type(self), (self.tail,)
-        self.args = (f"cannot be started: {problem}",)
 
 
 class ShellStopped(Exception):
