@@ -25,6 +25,7 @@ from tests.servers import (
     RedisServer,
     ServerMissing,
     ValkeyServer,
+    leash,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["SIGNALBOX_REQUIRE_SERVERS"] = required
     state = Path(tempfile.mkdtemp(prefix="signalbox-tests-"))
     config.stash[_state] = state
+    leash.hold_directory(state)  # for the case that this process is killed
     config.add_cleanup(lambda: shutil.rmtree(state, ignore_errors=True))
     os.environ["SIGNALBOX_STATE_DIR"] = str(state)
     os.environ["SIGNALBOX_DATABASE_URL"] = f"sqlite:///{state / 'main.sqlite3'}"
