@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from tasks_app import parameters as rules
 from tasks_app.errors import InvalidTask
+from tasks_app.shell_parameters import check_parameters
 from tasks_app.text import Text
 
 EXECUTORS: Final = ("python", "shell")
@@ -87,9 +87,7 @@ def definition_from(
         try:
             given["run_at"] = datetime.fromisoformat(given["run_at"])
         except ValueError:
-            problems["run_at"] = [
-                Text("must be a time in ISO 8601 with its offset, as 2030-01-31T08:00:00+00:00")
-            ]
+            problems["run_at"] = [Text("must be a time in ISO 8601 with its offset, as 2030-01-31T08:00:00+00:00")]
     if base is None:
         for key in ("name", "executor"):
             if key not in given:
@@ -142,21 +140,14 @@ def executor_problems(executor: str, parameters: Mapping[str, Any]) -> list[str]
 
 
 def _unknown_executor(executor: object) -> Text:
-    return Text(
-        "unknown executor %(given)s; known: %(known)s", given=repr(executor)[:60], known=", ".join(EXECUTORS)
-    )
+    return Text("unknown executor %(given)s; known: %(known)s", given=repr(executor)[:60], known=", ".join(EXECUTORS))
 
 
 def _every_problems(every: object) -> list[str]:
     if every is None:
         return []
     problems = _number(every, EVERY_SECONDS_MIN, EVERY_SECONDS_MAX)
-    if (
-        not problems
-        and isinstance(every, float)
-        and every > FRACTIONS_BELOW_SECONDS
-        and not every.is_integer()
-    ):
+    if not problems and isinstance(every, float) and every > FRACTIONS_BELOW_SECONDS and not every.is_integer():
         return [Text("whole seconds, where it is above %(limit)s", limit=int(FRACTIONS_BELOW_SECONDS))]
     return problems
 
@@ -186,44 +177,7 @@ def _python_problems(parameters: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _shell_problems(parameters: Mapping[str, Any]) -> list[str]:
-    problems = _unknown_keys(parameters, {"argv", "command", "shell", "env", "cwd", "stdin"})
-    argv, command = parameters.get("argv"), parameters.get("command")
-    if (argv is None) == (command is None):
-        problems.append(Text('give either "argv" (a list) or "command" (a text)'))
-    if argv is not None and not (
-        isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)
-    ):
-        problems.append(Text('"argv" must be a list of texts with at least one'))
-    if command is not None:
-        problems.extend(_command_problems(command, parameters.get("shell", False)))
-    env = parameters.get("env", {})
-    if not isinstance(env, Mapping) or not all(
-        isinstance(v, str) and k and "=" not in k for k, v in env.items()
-    ):
-        problems.append(Text('"env" must be an object of texts'))
-    problems += [
-        Text('"%(key)s" must be a text', key=key)
-        for key in ("cwd", "stdin")
-        if not isinstance(parameters.get(key, ""), str)
-    ]
-    return problems
-
-
-def _command_problems(command: object, shell: object) -> list[str]:
-    if not isinstance(shell, bool):
-        return [Text('"shell" must be true or false')]
-    if not isinstance(command, str) or not command.strip():
-        return [Text('"command" must be a text that is not empty')]
-    if not shell:
-        try:
-            shlex.split(command)
-        except ValueError as error:
-            return [Text('"command" cannot be split into words: %(reason)s', reason=error)]
-    return []
-
-
-_CHECKS: Final = {"python": _python_problems, "shell": _shell_problems}
+_CHECKS: Final = {"python": _python_problems, "shell": check_parameters}
 
 
 def _unknown_keys(parameters: Mapping[str, Any], known: set[str]) -> list[str]:
@@ -253,9 +207,7 @@ def _whole(value: object, low: int, high: int) -> list[str]:
 
 def _number(value: object, low: float, high: float) -> list[str]:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        return [
-            Text("a number from %(low)s to %(high)s, not %(given)s", low=low, high=high, given=_short(value))
-        ]
+        return [Text("a number from %(low)s to %(high)s, not %(given)s", low=low, high=high, given=_short(value))]
     return []
 
 

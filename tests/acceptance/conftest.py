@@ -12,9 +12,7 @@ COMBINATIONS = ("sqlite+valkey", "postgresql+rabbitmq")
 
 
 @pytest.fixture(scope="session", params=COMBINATIONS)
-def installed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Two dispatchers, two ingests, two workers."""
     folder = tmp_path_factory.mktemp("installation")
     if request.param == "sqlite+valkey":

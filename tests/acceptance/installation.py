@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.servers import leash
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,9 +51,7 @@ class Installation:
     def __post_init__(self) -> None:
         """Environment of every process, without anything of the developer's own."""
         self.port = free_port()
-        clean = {
-            k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "DJANGO_", "PYTEST_"))
-        }
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SIGNALBOX_", "DJANGO_", "PYTEST_"))}
         self.environment = {
             **clean,
             "PYTHONPATH": str(ROOT),
@@ -68,9 +67,7 @@ class Installation:
             **self.environment,
         }
 
-    def manage(
-        self, *arguments: str, check: bool = True, timeout: float = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def manage(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a management command to its end."""
         return subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, check=check, timeout=timeout,
@@ -91,6 +88,7 @@ class Installation:
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self.roles[label] = process
+        leash.hold(process.pid)
         return process
 
     def start_all(self, *, dispatchers: int = 1, ingests: int = 1, workers: int = 1, slots: int = 2) -> None:
@@ -199,6 +197,7 @@ class Installation:
             except ProcessLookupError:
                 pass
             process.wait(10)
+            leash.release(process.pid)
         self.roles.clear()
 
 
@@ -210,9 +209,7 @@ def _decoded(text: bytes) -> Any:
 
 
 @contextmanager
-def installation(
-    folder: Path, database_url: str, broker_url: str, **environment: str
-) -> Iterator[Installation]:
+def installation(folder: Path, database_url: str, broker_url: str, **environment: str) -> Iterator[Installation]:
     """An installation with its tables made and nothing started; everything is stopped at the end."""
     made = Installation(folder, database_url, broker_url, dict(environment))
     try:

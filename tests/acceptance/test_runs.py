@@ -115,9 +115,7 @@ def test_a_shell_body_is_ended_at_its_timeout(installed):
 
 def running(installed: Installation, task_id: int) -> int:
     run_id = installed.api("POST", f"tasks/{task_id}/trigger", {}, expect=201)["id"]
-    installed.wait_for(
-        lambda: installed.api("GET", f"runs/{run_id}")["status"] == "RUNNING", "the run to start"
-    )
+    installed.wait_for(lambda: installed.api("GET", f"runs/{run_id}")["status"] == "RUNNING", "the run to start")
     return run_id
 
 
@@ -134,9 +132,7 @@ def test_a_running_python_body_is_cancelled_within_two_seconds(installed, functi
 
 def test_a_running_shell_command_is_cancelled_with_all_its_children(installed, tmp_path):
     mark = tmp_path / "mark"
-    script = (
-        f"trap '' TERM; (setsid sh -c 'while true; do date +%s.%N > {mark}; sleep 0.1; done' &) ; sleep 60"
-    )
+    script = f"trap '' TERM; (setsid sh -c 'while true; do date +%s.%N > {mark}; sleep 0.1; done' &) ; sleep 60"
     task = make(installed, executor="shell", parameters={"command": script, "shell": True})
     run_id = running(installed, task)
     installed.wait_for(mark.exists, "the command to start")
@@ -178,9 +174,7 @@ def test_a_run_that_keeps_killing_its_pool_process_is_quarantined_and_can_be_rel
 
 
 def test_shell_output_and_exit_codes_are_kept(installed):
-    task = make(
-        installed, executor="shell", parameters={"command": "echo out; echo err >&2; exit 3", "shell": True}
-    )
+    task = make(installed, executor="shell", parameters={"command": "echo out; echo err >&2; exit 3", "shell": True})
     done = run(installed, task)
     assert done["status"] == "FAILED"
     assert "3" in done["error_message"]
@@ -256,9 +250,7 @@ def test_both_workers_are_online_and_say_what_they_can_do(installed):
     def both() -> list[dict]:
         rows = installed.api("GET", "workers")["results"]
         online = [
-            row
-            for row in rows
-            if row.get("status", row.get("state")) == "ONLINE" and row["cpu_percent"] is not None
+            row for row in rows if row.get("status", row.get("state")) == "ONLINE" and row["cpu_percent"] is not None
         ]
         return online if len(online) == 2 else []
 

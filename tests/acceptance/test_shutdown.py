@@ -66,9 +66,7 @@ def test_a_killed_worker_leaves_no_process_and_its_run_is_run_again(small: Insta
     assert family
     process.kill()
     process.wait()
-    small.wait_for(
-        lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), "children to be gone", 5
-    )
+    small.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in family), "children to be gone", 5)
     small.start("worker-b", "run_worker", "--name", "w-b", "--slots", "2")
     done = small.finished(run_id, 60)
     assert (done["status"], done["retry_count"], done["worker_id"]) == ("COMPLETED", 1, "w-b")
@@ -86,9 +84,7 @@ def test_a_stopped_worker_loses_its_bodies_before_a_successor_starts(small: Inst
     # A zombie, since its parent stands still and cannot take notice.
     assert _state(body) in {"Z", "gone"}
     process.send_signal(signal.SIGCONT)
-    small.wait_for(
-        lambda: "judged over" in (small.folder / "worker-0.log").read_text(), "the worker to notice", 60
-    )
+    small.wait_for(lambda: "judged over" in (small.folder / "worker-0.log").read_text(), "the worker to notice", 60)
     small.raw("POST", f"/api/v1/runs/{run_id}/cancel")
     assert small.finished(run_id)["status"] == "CANCELLED"
 
@@ -99,4 +95,3 @@ def _state(pid: int) -> str:
             return file.read().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "gone"
-

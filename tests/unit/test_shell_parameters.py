@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers_app.executors.shell_parameters import argv_of, check_parameters
+from tasks_app.shell_parameters import argv_of, check_parameters
 
 
 @pytest.mark.parametrize(

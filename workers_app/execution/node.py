@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 #: Pace of the watch: cancels, dead guardians and overdue kills are acted on within this many seconds.
 WATCH_SECONDS: Final = 0.1
 ACTIVE: Final = (State.GRANTED, State.STARTED)
+#: After so many looks a dead child's attempts are concluded although its socket is still open somewhere.
+DEAD_LOOKS: Final = 10
 #: Deliveries that were given up are remembered for as long as the database might still think that they run.
 GIVEN_UP_MAX: Final = 10_000
 
@@ -71,6 +73,8 @@ class Node:
     _unknown: set[UUID] = field(default_factory=set)
     _given_up: dict[UUID, HandBack] = field(default_factory=dict)
     _gone: set[int] = field(default_factory=set)
+    #: (record, generation) of dead children's attempts -> how many looks ago they were first seen dead.
+    _dead_looks: dict[tuple[int, int], int] = field(default_factory=dict)
     _gone_lock: threading.Lock = field(default_factory=threading.Lock)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _renew_now: threading.Event = field(default_factory=threading.Event)
@@ -170,12 +174,17 @@ class Node:
     def _bury_dead(self) -> None:
         """Conclude the attempts of children that are gone and whose every word has been read.
 
-        The kernel may close a dying child's socket before it frees its seat: the watch comes by again.
+        The kernel may close a dying child's socket before it frees its seat: the watch comes by again. A body that left
+        a process behind keeps the socket open; what the child itself wrote was read long before so many looks.
         """
         with self._gone_lock:
+            looks: dict[tuple[int, int], int] = {}
             for view in self.registry.dead_seats():
-                if view.pid in self._gone:
+                key = (view.index, view.generation)
+                looks[key] = self._dead_looks.get(key, 0) + 1
+                if view.pid in self._gone or looks[key] > DEAD_LOOKS:
                     self._bury(view)
+            self._dead_looks = looks
 
     def _bury(self, view: RecordView) -> None:
         nonce = UUID(bytes=view.nonce)

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from tasks_app.shell_parameters import argv_of, check_parameters
 from workers_app.executors.limits import ShellLimits
 from workers_app.executors.output import Output
 from workers_app.executors.ports import Job
-from workers_app.executors.shell_parameters import argv_of, check_parameters
 from workers_app.executors.shell_supervisor import Command
 
 #: How often it looks whether a stop was asked for.
