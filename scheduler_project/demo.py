@@ -55,8 +55,6 @@ def disk_report() -> list[dict[str, Any]]:
             continue
         free_percent = round(100 * use.free / use.total, 1) if use.total else 0.0
         print(f"{mount}: {free_percent} % of {use.total // 2**30} GiB free")  # noqa: T201
-        report.append(
-            {"mount": mount, "bytes": use.total, "free_bytes": use.free, "free_percent": free_percent}
-        )
+        report.append({"mount": mount, "bytes": use.total, "free_bytes": use.free, "free_percent": free_percent})
         job.progress(100 * number / len(partitions), f"{number} of {len(partitions)} disks")
     return report

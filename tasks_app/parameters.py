@@ -50,9 +50,7 @@ def name_problems(name: object) -> list[str]:
         return [Text("a name is needed")]
     problems: list[str] = []
     if len(name) > NAME_LENGTH_MAX:
-        problems.append(
-            Text("at most %(limit)s characters, not %(length)s", limit=NAME_LENGTH_MAX, length=len(name))
-        )
+        problems.append(Text("at most %(limit)s characters, not %(length)s", limit=NAME_LENGTH_MAX, length=len(name)))
     if _CONTROL.search(name):
         problems.append(Text("no control characters"))
     if not _encodable(name):

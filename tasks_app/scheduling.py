@@ -29,9 +29,7 @@ def set_schedule(task: Task, definition: TaskDefinition, *, now: datetime) -> No
 
     An unchanged one keeps its next fire; a changed one keeps the history of what it fired.
     """
-    present = Schedule.objects.filter(task=task).select_related(
-        "periodic_task__interval", "periodic_task__clocked"
-    )
+    present = Schedule.objects.filter(task=task).select_related("periodic_task__interval", "periodic_task__clocked")
     schedule = present.order_by("id").first()
     wanted = (definition.every_seconds, definition.run_at)
     if wanted == (None, None):
@@ -39,9 +37,7 @@ def set_schedule(task: Task, definition: TaskDefinition, *, now: datetime) -> No
         return
     if schedule is not None and says(schedule.periodic_task) == wanted:
         return
-    periodic = (
-        schedule.periodic_task if schedule else PeriodicTask(name=f"signalbox:{task.pk}:{uuid4().hex[:8]}")
-    )
+    periodic = schedule.periodic_task if schedule else PeriodicTask(name=f"signalbox:{task.pk}:{uuid4().hex[:8]}")
     periodic.task, periodic.enabled = task.name, True
     periodic.interval = periodic.clocked = None
     if definition.every_seconds is not None:
