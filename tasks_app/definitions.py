@@ -120,7 +120,7 @@ def problems_of(definition: TaskDefinition, *, parameters_bytes_max: int) -> dic
         "quarantine_after": _whole(definition.quarantine_after, 1, 100),
         "retry_delay_seconds": _number(definition.retry_delay_seconds, 0, 24 * 3600),
         "retry_delay_cap_seconds": _number(definition.retry_delay_cap_seconds, 0, 30 * 24 * 3600),
-        "keep_running": [] if isinstance(definition.keep_running, bool) else [Text("must be true or false")],
+        "keep_running": _flag(definition.keep_running),
         "every_seconds": _every_problems(definition.every_seconds),
         "run_at": _run_at_problems(definition),
     }
@@ -153,7 +153,7 @@ def _every_problems(every: object) -> list[str]:
 
 
 def _run_at_problems(definition: TaskDefinition) -> list[str]:
-    at = definition.run_at
+    at: object = definition.run_at
     if at is None:
         return []
     if not isinstance(at, datetime):
@@ -203,6 +203,10 @@ def _whole(value: object, low: int, high: int) -> list[str]:
             )
         ]
     return []
+
+
+def _flag(value: object) -> list[str]:
+    return [] if isinstance(value, bool) else [Text("must be true or false")]
 
 
 def _number(value: object, low: float, high: float) -> list[str]:
