@@ -2,8 +2,8 @@
 
 * `dispatcher`   one loop: fire schedules, claim by credit, publish with confirms; any number of these run at once
 * `credit`       how many messages a queue may have waiting, from slots and from how fast it drains
-* `blockers`     each reason not to start is one object: `q()` is its part of the claim, `explain()` its part of the answer
-                 to "why is it not running?"
+* `blockers`     each reason not to start is one object: `q()` is its part of the claim, `explain()` its part of the
+                 answer to "why is it not running?"
 * `firing`       due schedules become runs
 * `broker`       the port to the broker and its adapters (AMQP, Redis, memory)
 * `reaper`       compares the truth with leases: not permitted in time, lease over, past the deadline

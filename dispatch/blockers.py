@@ -3,8 +3,8 @@
 `q(now)` is its part of the claim: rows that it keeps back; None where the reason lies with the queue and not with the
 row (then it shows as credit). `explain(run, now)` is its part of the answer to "why is it not running?".
 
-A new reason is a new object in BLOCKERS. Its `q` must leave the claim's plan alone: conditions on the run's own columns,
-or `IN` over a sub-select that stays small, which PostgreSQL hashes once and never turns into a join.
+A new reason is a new object in BLOCKERS. Its `q` must leave the claim's plan alone: conditions on the run's own
+columns, or `IN` over a sub-select that stays small, which PostgreSQL hashes once and never turns into a join.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ class NotDue:
     code = "not_due"
 
     def q(self, now: datetime) -> Q:
+        """See `Blocker`."""
         return Q(due_at__gt=now)
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         if run.due_at <= now:
             return None
         text = _("It waits before attempt %(attempt)d.") if run.attempt > 1 else _("It is due later.")
@@ -77,9 +79,11 @@ class TaskPaused:
     code = "task_paused"
 
     def q(self, _now: datetime) -> Q:
+        """See `Blocker`."""
         return Q(task_id__in=Task.objects.filter(paused_at__isnull=False).values("pk"))
 
     def explain(self, run: TaskRun, _now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         task = run.task
         if task.paused_at is None:
             return None
@@ -96,9 +100,11 @@ class TaskDeleted:
     code = "task_deleted"
 
     def q(self, _now: datetime) -> Q:
+        """See `Blocker`."""
         return Q(task_id__in=Task.objects.filter(deleted_at__isnull=False).values("pk"))
 
     def explain(self, run: TaskRun, _now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         if run.task.deleted_at is None:
             return None
         return Explanation(
@@ -113,11 +119,14 @@ class NoWorker:
     code = "no_worker"
 
     def q(self, _now: datetime) -> None:
-        return None
+        """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, _now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         live = list(
-            WorkerIncarnation.objects.live().values_list("worker_id", "task_types", "draining", "worker__draining_since")
+            WorkerIncarnation.objects.live().values_list(
+                "worker_id", "task_types", "draining", "worker__draining_since"
+            )
         )
         serving = [row for row in live if run.task_type in row[1]]
         if any(not draining and since is None for _worker, _types, draining, since in serving):
@@ -131,7 +140,8 @@ class NoWorker:
                 remedy=_("Resume one of these workers, or start another."),
             )  # fmt: skip
         return Explanation(
-            self.code, _('No live worker takes the task type "%(task_type)s".') % names, holder=queue_for(run.task_type),
+            self.code, _('No live worker takes the task type "%(task_type)s".') % names,
+            holder=queue_for(run.task_type),
             remedy=_('Start one: manage.py run_worker --task-types "%(task_type)s"') % names,
         )  # fmt: skip
 
@@ -142,9 +152,10 @@ class NoCredit:
     code = "no_slot"
 
     def q(self, _now: datetime) -> None:
-        return None
+        """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         load = queries.loads({run.task_type: queries.Look(now)}, now)[run.task_type]
         if load.slots == 0 or load.free * 2 > load.dispatched:
             return None
@@ -166,9 +177,10 @@ class BrokerAway:
     code = "broker_away"
 
     def q(self, _now: datetime) -> None:
-        return None
+        """It lies with the queue, not with the row."""
 
     def explain(self, _run: TaskRun, _now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         address = broker_probe.unreachable()
         if address is None:
             return None
@@ -184,9 +196,10 @@ class Unserved:
     code = "no_dispatcher"
 
     def q(self, _now: datetime) -> None:
-        return None
+        """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
+        """See `Blocker`."""
         late = timedelta(seconds=5 * conf().tick_seconds)
         if run.due_at > now - late:
             return None

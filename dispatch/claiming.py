@@ -3,9 +3,9 @@
 All in one transaction. The queues' rows are locked first, in sorted order: SKIP LOCKED on the runs alone would let two
 dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them.
 
-Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them in
-order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row that is
-due later at a higher priority, each time.
+Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them
+in order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row
+that is due later at a higher priority, each time.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Round:
     """What one round of claims did, and what it saw.
 
     claimed: best first. next_due_at: of the earliest run that is not due yet. more: credit and due rows are left.
-    contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit. soon: a queue's
-    credit was just spent, or one that is starved drains fast, so that there will be credit within moments.
+    contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit. soon: a
+    queue's credit was just spent, or one that is starved drains fast, so that there will be credit within moments.
     """
 
     claimed: list[Claimed] = field(default_factory=list)
@@ -72,20 +72,20 @@ class Claiming:
                 for name, ahead in aheads.items()
             }
             loads = queries.loads(looks, now) if held else {}
-            credits = {}
+            credit_of = {}
             for name, ahead in aheads.items():
                 self._looked_at[name] = now
-                credits[name] = ahead.credit(loads[name], at)
-                if credits[name] == 0:
+                credit_of[name] = ahead.credit(loads[name], at)
+                if credit_of[name] == 0:
                     result.starved.append(name)
                     result.soon = result.soon or ahead.drains_fast(at)
-            self._claim(result, due, credits, now)
+            self._claim(result, due, credit_of, now)
             reach("claim.before_commit")
         reach("claim.after_commit")
         return result
 
-    def _claim(self, result: Round, due: Sequence[queries.Head], credits: dict[str, int], now: datetime) -> None:
-        left, room = dict(credits), self._batch_max
+    def _claim(self, result: Round, due: Sequence[queries.Head], credit_of: dict[str, int], now: datetime) -> None:
+        left, room = dict(credit_of), self._batch_max
         for head in due:
             count = min(left.get(head.queue, 0), room)
             if count <= 0:
@@ -98,7 +98,7 @@ class Claiming:
             room -= len(claimed)
             # The limit cut it off, not the lack of rows.
             result.more = result.more or (len(claimed) == count and room <= 0)
-        for name, credit in credits.items():
+        for name, credit in credit_of.items():
             if credit:
                 self._ahead[name].claimed(credit - left[name], credit)
                 result.soon = result.soon or left[name] <= 0

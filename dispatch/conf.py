@@ -47,7 +47,8 @@ class DispatchSettings:
             "deadline_grace_seconds",
             "publish_confirm_seconds",
             "ingest_batch_max",
-            "ingest_linger_seconds", "ingest_prefetch",
+            "ingest_linger_seconds",
+            "ingest_prefetch",
         )
         if self.queue_type not in {"classic", "quorum"}:
             raise ValueError('queue_type must be "classic" or "quorum"')

@@ -11,8 +11,9 @@ A queue of ten-second jobs never sees a fast permit and gets nothing ahead; a qu
 limit within a few looks. Without a look-ahead such a queue would stand still while reports and claims go round: about
 half of the throughput (measured with no-op jobs).
 
-A message that was overtaken (one sent more than STRAGGLER_SECONDS later has its permit) is lost, or stuck in the prefetch
-of a worker that is busy. It does not count: the reaper brings it back, and until then it must not hold up the queue.
+A message that was overtaken (one sent more than STRAGGLER_SECONDS later has its permit) is lost, or stuck in the
+prefetch of a worker that is busy. It does not count: the reaper brings it back, and until then it must not hold up
+the queue.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class QueueLoad:
     """What the database says about a queue at one instant.
 
     slots: of live workers that take it. running: attempts these hold. dispatched: messages without a permit, without
-    stragglers. oldest_wait_seconds: of the oldest of these, 0 without any. permitted: permits since the look before, as far
-    as these still run. permitted_wait_seconds: how long their messages had waited on average. newest_permitted: when the
-    youngest of them was dispatched.
+    stragglers. oldest_wait_seconds: of the oldest of these, 0 without any. permitted: permits since the look before,
+    as far as these still run. permitted_wait_seconds: how long their messages had waited on average.
+    newest_permitted: when the youngest of them was dispatched.
     """
 
     slots: int

@@ -1,10 +1,10 @@
 """The dispatcher's loop: fire schedules, claim, publish, take back what was not confirmed, wait for the bell.
 
-Nothing is published inside a transaction: a claim is committed first. A dispatcher that dies between the two leaves rows
-whose permit deadline passes, and the reaper hands them out again.
+Nothing is published inside a transaction: a claim is committed first. A dispatcher that dies between the two leaves
+rows whose permit deadline passes, and the reaper hands them out again.
 
-It never ends by itself. A database that is away is tried again after a pause; a broker that is away stops the claims, so
-that the backlog stays in the database in the right order, until a probe succeeds.
+It never ends by itself. A database that is away is tried again after a pause; a broker that is away stops the claims,
+so that the backlog stays in the database in the right order, until a probe succeeds.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Dispatcher:
         for instant in (done.next_due_at, queries.next_fire()):
             if instant is not None:
                 # A little more than to the instant, so that it has come when the database is asked.
-                waits.append(max(0.0, (instant - now).total_seconds()) + 0.001)
+                waits.append(max(0.0, (instant - now).total_seconds()) + 0.001)  # noqa: PERF401  (one that fails must not take the others along)
         return max(SOON_SECONDS, min(waits))
 
     def _publish(self, claimed: Sequence[Claimed], now: datetime) -> int:
@@ -175,12 +175,7 @@ class Dispatcher:
                 # A row that somebody wrote past the checks: it must not keep the others from going out, and claimed
                 # again it would fail again, for ever.
                 logger.exception("message could not be built", extra={"run_id": run.id})
-                unbuildable.append(
-                    Finished(
-                        run.id, run.attempt, run.token, Outcome.FAILED, error_type=type(error).__name__,
-                        error_message=f"no message can be made of this run: {error}", retryable=False,
-                    )  # fmt: skip
-                )
+                unbuildable.append(_unbuildable(run, error))
         unconfirmed = self._broker.publish(messages)
         reach("publish.after_confirm")
         at = time.monotonic()
@@ -238,6 +233,13 @@ class Dispatcher:
         if at - self._queues_checked > QUEUES_CHECKED_SECONDS:
             queries.add_missing_queues()
             self._queues_checked = at
+
+
+def _unbuildable(run: Claimed, error: Exception) -> Finished:
+    return Finished(
+        run.id, run.attempt, run.token, Outcome.FAILED, error_type=type(error).__name__,
+        error_message=f"no message can be made of this run: {error}", retryable=False,
+    )  # fmt: skip
 
 
 def _execution(run: Claimed) -> Execution:

@@ -65,7 +65,7 @@ def fire_due(now: datetime, *, batch: int = 500) -> Fired:
                 for schedule, due in skips
             ],
         )
-        _move_on(schedules, dict((schedule.pk, due) for schedule, due in owed), now)
+        _move_on(schedules, {schedule.pk: due for schedule, due in owed}, now)
         reach("fire.before_commit")
     return Fired(len(run_ids), sum(due.skipped_count for _, due in skips), len(schedules) == batch)
 
@@ -115,9 +115,8 @@ def _move_on(schedules: Sequence[Schedule], owed: dict[int, Due], now: datetime)
         rows.append((schedule.pk, due.next_fire_at, due.fire) if due else (schedule.pk, None, schedule.last_fire_at))
     update_rows(Schedule, ("next_fire_at", "last_fire_at"), rows)
     # What people see in beat's own tables. By column, not by save(): that would tell beat's schedulers of a change.
-    update_rows(
-        PeriodicTask, ("last_run_at",), [(schedule.periodic_task_id, now) for schedule in schedules if schedule.pk in owed]
-    )
+    ran = [(schedule.periodic_task_id, now) for schedule in schedules if schedule.pk in owed]
+    update_rows(PeriodicTask, ("last_run_at",), ran)
     ended = [s.periodic_task_id for s in schedules if s.pk in owed and owed[s.pk].next_fire_at is None]
     if ended:
         PeriodicTask.objects.filter(pk__in=ended).update(enabled=False)

@@ -28,7 +28,9 @@ REAPER_TICKS = Counter("signalbox_reaper_ticks_total", "Rounds of the reaper", [
 REPORTS = Counter("signalbox_ingest_reports_total", "Reports by kind and what became of them", ["kind", "result"])
 POISONED = Counter("signalbox_ingest_poisoned_total", "Reports set aside", ["why"])
 INGEST_BATCH = Histogram(
-    "signalbox_ingest_batch_reports", "Reports applied in one batch", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+    "signalbox_ingest_batch_reports",
+    "Reports applied in one batch",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000),
 )
 INGEST_SECONDS = Histogram(
     "signalbox_ingest_batch_seconds", "From having a batch to its acknowledgement",

@@ -1,9 +1,10 @@
 """Messages that the broker no longer has: found before their permit deadline passes.
 
-A broker that was emptied or replaced leaves runs DISPATCHED whose message nobody will ever deliver. The permit deadline
-brings them back after a minute; this does it after some seconds, where there is evidence: a worker has free slots, the
-queue at the broker is empty, and the message is older than any delivery takes, at two looks in a row. Should one be on its
-way all the same (prefetched by a worker that stands still), its token is out of date then and the permit refuses it.
+A broker that was emptied or replaced leaves runs DISPATCHED whose message nobody will ever deliver. The permit
+deadline brings them back after a minute; this does it after some seconds, where there is evidence: a worker has free
+slots, the queue at the broker is empty, and the message is older than any delivery takes, at two looks in a row.
+Should one be on its way all the same (prefetched by a worker that stands still), its token is out of date then and the
+permit refuses it.
 """
 
 from __future__ import annotations

@@ -40,12 +40,12 @@ def heads() -> list[Head]:
     nothing. Expected plan: a SubPlan with Limit over Index Only Scan (or Index Scan) using run_claim. The sub-select
     has a LIMIT, so that it is never turned into a join, which statistics could send over the whole table.
     """
-    run, queue = TaskRun._meta.db_table, Queue._meta.db_table
+    run, queue, pending = TaskRun._meta.db_table, Queue._meta.db_table, RunStatus.PENDING.value
     sql = f"""
         SELECT name, priority, due_at FROM (
             SELECT queue.name, p.priority, (
                 SELECT run.due_at FROM "{run}" AS run
-                WHERE run.status = '{RunStatus.PENDING.value}' AND run.task_type = queue.name AND run.priority = p.priority
+                WHERE run.status = '{pending}' AND run.task_type = queue.name AND run.priority = p.priority
                 ORDER BY run.due_at LIMIT 1
             ) AS due_at
             FROM "{queue}" AS queue CROSS JOIN {_PRIORITIES} AS p
@@ -61,7 +61,7 @@ def heads() -> list[Head]:
 
 
 def lock_queues(names: Collection[str]) -> list[str]:
-    """Lock these queues' rows in sorted order and return those that nobody else holds: another dispatcher serves the rest."""
+    """Lock these queues' rows in sorted order; returns those that nobody else holds, who serves the rest."""
     return list(
         Queue.objects.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
         .filter(pk__in=sorted(names))
@@ -139,7 +139,7 @@ def _waiting(looks: Mapping[str, Look]) -> dict[str, tuple[int, datetime]]:
 def _running(
     incarnations: Collection[UUID], since: datetime
 ) -> tuple[dict[UUID, int], dict[str, tuple[int, float, datetime]]]:
-    """Attempts held by each incarnation; by queue permits since an instant: how many, mean wait in seconds, newest dispatch."""
+    """Attempts by incarnation; permits since an instant by queue: how many, mean wait (s), newest dispatch."""
     held: dict[UUID, int] = {}
     permitted: dict[str, tuple[int, float, datetime]] = {}
     if not incarnations:
@@ -162,12 +162,10 @@ def _running(
         if not fresh_count:
             continue
         wait = max(0.0, mean_wait.total_seconds()) if mean_wait is not None else 0.0
-        before = permitted.get(queue)
-        if before is not None:
-            total = fresh_count + before[0]
-            wait = (wait * fresh_count + before[1] * before[0]) / total
-            fresh_count, newest = total, max(newest, before[2])
-        permitted[queue] = (fresh_count, wait, newest)
+        known, known_wait, known_newest = permitted.get(queue, (0, 0.0, newest))
+        total = fresh_count + known
+        mean = (wait * fresh_count + known_wait * known) / total
+        permitted[queue] = (total, mean, max(newest, known_newest))
     return held, permitted
 
 

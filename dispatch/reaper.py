@@ -1,8 +1,8 @@
 """Compares the truth with leases and deadlines, every few seconds, in a thread with a database connection of its own.
 
-Each tick: judge leases; end what incarnations hold whose lease is over; take back what was not permitted in time or whose
-message the broker lost; ask for a stop of what runs past its deadline. Any number of reapers may do this at once: each write is guarded by everything it
-was decided on, and sweeps skip rows that somebody else holds.
+Each tick: judge leases; end what incarnations hold whose lease is over; take back what was not permitted in time or
+whose message the broker lost; ask for a stop of what runs past its deadline. Any number of reapers may do this at once:
+each write is guarded by everything it was decided on, and sweeps skip rows that somebody else holds.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ class Reaper:
         )
         for incarnation_id, counter in sorted(over.items()):
             # The whole guard: renewed in the last moment, or judged by another reaper, it stays as it is.
-            moved = WorkerIncarnation.objects.filter(
-                pk=incarnation_id, counter=counter, over_at__isnull=True
-            ).update(over_at=now)
+            moved = WorkerIncarnation.objects.filter(pk=incarnation_id, counter=counter, over_at__isnull=True).update(
+                over_at=now
+            )
             if moved:
                 metrics.LEASES_OVER.inc()
                 logger.warning("worker lost: its lease is over", extra={"incarnation_id": str(incarnation_id)})
@@ -126,11 +126,10 @@ class Reaper:
 
     def _end_lost(self, now: datetime) -> None:
         # Runs first, incarnations second: whoever was permitted in between is live in the second answer.
-        holders = set(TaskRun.objects.running().order_by().values_list("incarnation_id", flat=True).distinct())
-        live = set(
-            WorkerIncarnation.objects.live().order_by().filter(pk__in=holders).values_list("pk", flat=True)
-        )
-        gone = {holder for holder in holders if holder is not None} - live
+        found = TaskRun.objects.running().order_by().values_list("incarnation_id", flat=True).distinct()
+        holders = {holder for holder in found if holder is not None}
+        live = set(WorkerIncarnation.objects.live().order_by().filter(pk__in=holders).values_list("pk", flat=True))
+        gone = holders - live
         while gone and (ended := lifecycle.lose(gone, now=now, limit=_SWEEP)):
             metrics.REAPED.labels("lost").inc(len(ended))
             for end in ended:

@@ -26,10 +26,12 @@ def run_dispatcher() -> None:
     broker = _broker()
     dispatcher, reaper = Dispatcher(clock, broker, section), Reaper(clock, section, broker=_broker())
     _on_signal(dispatcher.stop)
-    health = serve(
-        {"database": check_database, "broker": _check(lambda: broker.available), "reaper": _check(lambda: reaper.alive)},
-        dispatcher.beat,
-    )
+    checks = {
+        "database": check_database,
+        "broker": _check(lambda: broker.available),
+        "reaper": _check(lambda: reaper.alive),
+    }
+    health = serve(checks, dispatcher.beat)
     reaper.start()
     try:
         dispatcher.run()
@@ -68,9 +70,7 @@ def check_database() -> None:
 
 def _broker() -> Broker:
     section = conf()
-    return from_url(
-        settings.BROKER_URL, confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type
-    )
+    return from_url(settings.BROKER_URL, confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type)
 
 
 def _check(condition: Callable[[], bool]) -> Check:

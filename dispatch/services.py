@@ -30,7 +30,7 @@ def cancel_runs(run_ids: Collection[int], *, by: str = "") -> CancelAnswer:
 
 
 def drain_worker(name: str, *, by: str = "") -> Worker:
-    """The worker takes no more work from now on; what it runs goes on. Draining twice keeps the first. Raises NotFound."""
+    """No more work for this worker from now on; what it runs goes on. Twice keeps the first. Raises NotFound."""
     with transaction.atomic():
         worker = _locked(name)
         if worker.draining_since is None:

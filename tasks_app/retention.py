@@ -1,7 +1,7 @@
 """Deletes what is old: runs that ended, with their attempts, events and output; or only the output.
 
-In batches by primary key, each its own short transaction, so that nobody waits for it and it may be stopped at any time.
-Only final states can be named: a final state is never left, so what is deleted cannot come back to life meanwhile.
+In batches by primary key, each its own short transaction, so that nobody waits for it and it may be stopped at any
+time. Only final states can be named: a final state is never left, so what is deleted cannot come back to life.
 """
 
 from __future__ import annotations
@@ -101,6 +101,6 @@ def _deleted(ids: list[int], logs_only: bool) -> Pruned:
         return Pruned(runs._raw_delete(runs.db), attempts, events, chunks)
 
 
-def _delete(model: type[RunLogChunk] | type[RunEvent] | type[TaskRunAttempt], ids: list[int]) -> int:
+def _delete(model: type[RunLogChunk | RunEvent | TaskRunAttempt], ids: list[int]) -> int:
     rows = model._default_manager.filter(run_id__in=ids)
     return int(rows._raw_delete(rows.db))

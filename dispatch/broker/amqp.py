@@ -72,7 +72,7 @@ class AmqpBroker:
     def __init__(
         self, url: str, *, confirm_seconds: float = 10.0, queue_type: str = "classic", connect_seconds: float = 3.0
     ) -> None:
-        """confirm_seconds bounds the wait for a batch's confirms, and each write. Nothing connects before the first call."""
+        """confirm_seconds bounds each write and the wait for a batch's confirms. Connects at the first call."""
         self._url = url
         self._confirm_seconds = confirm_seconds
         self._connect_seconds = connect_seconds
@@ -108,7 +108,7 @@ class AmqpBroker:
                     reach("publish.after_first")
             reach("publish.before_confirm")
             self._await_confirms(batch)
-        except (BrokerAway, *_ERRORS) as error:
+        except _ERRORS as error:  # BrokerAway is an OSError, too
             self._lost(error)
         finally:
             self._batch = None
@@ -125,9 +125,7 @@ class AmqpBroker:
             self._connected()
             for queue in sorted(set(queues)):
                 try:
-                    self._channel.queue_declare(
-                        queue, durable=True, auto_delete=False, arguments=self._queue_arguments
-                    )
+                    self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=self._queue_arguments)
                 except amqp.PreconditionFailed as error:
                     # It exists, made differently by somebody: messages can go there. The refusal closed the channel.
                     logger.warning("queue exists with other settings", extra={"queue": queue, "error": str(error)})

@@ -50,7 +50,7 @@ class Broker(Protocol):
         """False since a call failed by the connection, until one succeeds; costs nothing to ask."""
 
     def publish(self, messages: Sequence[WireMessage]) -> list[WireMessage]:
-        """Hand the batch over; returns those not known to be on a queue: unroutable, refused, unconfirmed. Never raises."""
+        """Hand the batch over; returns what is not known to be on a queue (unroutable, unconfirmed). Never raises."""
 
     def declare(self, queues: Iterable[str]) -> None:
         """Make these queues, which hold messages for runs, where they do not exist. Raises BrokerAway."""

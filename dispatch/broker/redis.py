@@ -18,6 +18,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from dispatch.broker.port import BrokerAway, ReportSource
 from dispatch.broker.reports import KombuReports
@@ -66,7 +68,7 @@ class RedisBroker:
             self._available = True
         return unconfirmed
 
-    def declare(self, queues: Iterable[str]) -> None:
+    def declare(self, queues: Iterable[str]) -> None:  # noqa: ARG002  (of the port)
         """Lists make themselves; this only finds out whether the server answers."""
         with self._calling():
             self._connected().ping()
@@ -100,9 +102,8 @@ class RedisBroker:
                 socket_timeout=self._timeout_seconds,
                 socket_connect_timeout=self._connect_seconds,
                 socket_keepalive=True,
-                # A command that was cut off may have been carried out: publishing it twice is the permit's business,
-                # but hiding the failure would hide it from the circuit, too.
-                retry=None,
+                # A command that was cut off may have been carried out: never sent again by itself.
+                retry=Retry(NoBackoff(), 0),
                 single_connection_client=True,
             )
         return self._client

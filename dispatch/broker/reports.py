@@ -45,7 +45,7 @@ class KombuReports:
             while len(self._arrived) < self._prefetch:
                 try:
                     connection.drain_events(timeout=wait)
-                except (TimeoutError, socket.timeout):
+                except TimeoutError:
                     break
                 wait = 0.001
             connection.heartbeat_check()

@@ -1,7 +1,7 @@
 """Reports and heartbeats from workers into the database, in batches; any number of ingests run at once.
 
-Read, verify, apply, commit, and only then acknowledge: a report is either in the database or still at the broker. Twice or
-out of order changes nothing, because every statement compares token and attempt before it writes.
+Read, verify, apply, commit, and only then acknowledge: a report is either in the database or still at the broker.
+Twice or out of order changes nothing, because every statement compares token and attempt before it writes.
 
 * `ingest`      the loop: gather, apply, acknowledge; waits for a database that is away with the reports unacknowledged
 * `sorting`     a batch of deliveries as finishes, hand-backs, log chunks, progress and heartbeats, each checked; pure

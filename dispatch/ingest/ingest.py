@@ -1,8 +1,8 @@
 """The ingest's loop: gather, apply, acknowledge.
 
-A batch is applied until it is: while the database is away nothing is acknowledged and the broker connection is kept alive,
-and the reports stay where they are safe. When the broker connection breaks meanwhile, the batch comes again and changes
-nothing the second time.
+A batch is applied until it is: while the database is away nothing is acknowledged, the broker connection is kept
+alive, and the reports stay where they are safe. When the broker connection breaks meanwhile, the batch comes again and
+changes nothing the second time.
 """
 
 from __future__ import annotations

@@ -52,13 +52,14 @@ def halved(items: Sequence[T], apply: Callable[[Sequence[T]], None], set_aside: 
         return
     try:
         apply(items)
-    except Exception as error:  # noqa: BLE001  (any failure of a batch is one of its items', and is set aside)
+    except Exception as error:
         if passes_by_itself(error):
             raise
         if len(items) == 1:
             set_aside(items[0], error)
             return
-        logger.warning("batch failed, halving it", extra={"size": len(items), "error": f"{type(error).__name__}: {error}"})
+        said = f"{type(error).__name__}: {error}"
+        logger.warning("batch failed, halving it", extra={"size": len(items), "error": said})
         middle = len(items) // 2
         halved(items[:middle], apply, set_aside)
         halved(items[middle:], apply, set_aside)

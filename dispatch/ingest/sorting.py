@@ -107,12 +107,11 @@ class Sorted:
     ) -> None:
         kind = report.get("kind")
         if kind == "finish":
-            self.finishes.append(
-                parse_finish(
-                    report, result_bytes_max=limits.result_bytes_max, error_bytes_max=limits.error_bytes_max,
-                    worker_id=worker_id, incarnation_id=incarnation_id,
-                )  # fmt: skip
-            )
+            facts = parse_finish(
+                report, result_bytes_max=limits.result_bytes_max, error_bytes_max=limits.error_bytes_max,
+                worker_id=worker_id, incarnation_id=incarnation_id,
+            )  # fmt: skip
+            self.finishes.append(facts)
         elif kind == "log":
             self.chunks.append(_chunk(report, now))
         elif kind == "progress":
@@ -128,7 +127,8 @@ def _chunk(report: Mapping[str, Any], now: datetime) -> LogChunk:
     text, stream = report.get("text"), report.get("stream")
     if not isinstance(text, str) or not isinstance(stream, str) or stream not in _STREAMS:
         raise BadReport(f"text or stream: {stream!r:.50}")
-    return LogChunk(run_id, attempt, token, seq, stream, storable(text, CHUNK_BYTES_MAX), instant_of(report.get("at")) or now)
+    at = instant_of(report.get("at")) or now
+    return LogChunk(run_id, attempt, token, seq, stream, storable(text, CHUNK_BYTES_MAX), at)
 
 
 def _progress(report: Mapping[str, Any], now: datetime) -> Progress:

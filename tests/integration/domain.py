@@ -97,20 +97,20 @@ def a_finish(permit: Permitted, outcome: Outcome = Outcome.COMPLETED, **values: 
 
 def a_run_in(status: RunStatus) -> TaskRun:
     """A run that came to this state by the verbs."""
-    S = RunStatus
-    if status in {S.PENDING, S.DISPATCHED, S.SKIPPED}:
+    s = RunStatus
+    if status in {s.PENDING, s.DISPATCHED, s.SKIPPED}:
         [run_id] = submitted()
-        if status is S.DISPATCHED:
+        if status is s.DISPATCHED:
             claimed(run_id)
-        if status is S.SKIPPED:
+        if status is s.SKIPPED:
             lifecycle.skip([run_id], reason="test", now=NOW)
         return TaskRun.objects.get(pk=run_id)
-    if status is S.QUARANTINED:
+    if status is s.QUARANTINED:
         permit = running(quarantine_after=1)
         lifecycle.finish([a_finish(permit, Outcome.LOST)], now=NOW)
     else:
         permit = running(max_retries=0)
-        if status is not S.RUNNING:
+        if status is not s.RUNNING:
             lifecycle.finish([a_finish(permit, Outcome(status.value))], now=NOW)
     run = TaskRun.objects.get(pk=permit.run_id)
     assert run.status == status.value

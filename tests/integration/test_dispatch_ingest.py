@@ -87,8 +87,12 @@ def snapshot() -> dict[str, Any]:
     """Everything that reports may change."""
     return {
         "runs": list(TaskRun.objects.order_by("id").values()),
-        "attempts": list(TaskRunAttempt.objects.order_by("run_id", "number").values("run_id", "number", "status", "token")),
-        "chunks": list(RunLogChunk.objects.order_by("run_id", "attempt", "seq").values("run_id", "attempt", "seq", "text")),
+        "attempts": list(
+            TaskRunAttempt.objects.order_by("run_id", "number").values("run_id", "number", "status", "token")
+        ),
+        "chunks": list(
+            RunLogChunk.objects.order_by("run_id", "attempt", "seq").values("run_id", "attempt", "seq", "text")
+        ),
         "events": sorted(RunEvent.objects.values_list("run_id", "kind", "attempt")),
     }
 
@@ -125,7 +129,9 @@ def test_reports_in_any_order_and_any_batches_come_to_the_same(bench: Bench):
         chance = random.Random(seed)
         permits = bench.permitted(3)
         reports = [
-            r for p in permits for r in (log(p, 1, "a"), log(p, 2, "b"), progress(p, 1, 10.0), progress(p, 2, 90.0), finish(p))
+            r
+            for p in permits
+            for r in (log(p, 1, "a"), log(p, 2, "b"), progress(p, 1, 10.0), progress(p, 2, 90.0), finish(p))
         ]  # fmt: skip
         reports += chance.sample(reports, 6)
         chance.shuffle(reports)
@@ -165,7 +171,8 @@ def test_output_and_progress_with_a_token_that_was_never_current_are_refused(ben
     [permit] = bench.permitted()
     stale = str(uuid4())
     bench.send(
-        log(permit, 1) | {"token": stale}, progress(permit, 1, 5.0) | {"token": stale}, log(permit, 2, run=permit.run_id + 999),
+        log(permit, 1) | {"token": stale}, progress(permit, 1, 5.0) | {"token": stale},
+        log(permit, 2, run=permit.run_id + 999),
         finish(permit, token=stale),
     )  # fmt: skip
     bench.step()
@@ -217,7 +224,9 @@ def test_the_one_report_that_the_database_refuses_is_found_by_halving(bench: Ben
     monkeypatch.setattr(applying.lifecycle, "finish", refusing)
     bench.send(*[finish(permit) for permit in permits])
     bench.step()
-    assert [status_of(p.run_id) for p in permits] == ["RUNNING" if p.run_id == poisoned else "COMPLETED" for p in permits]
+    assert [status_of(p.run_id) for p in permits] == [
+        "RUNNING" if p.run_id == poisoned else "COMPLETED" for p in permits
+    ]
     [poison] = PoisonReport.objects.all()
     assert str(poisoned) in poison.body
     assert "this one" in poison.error
@@ -261,7 +270,9 @@ def test_an_ingest_that_is_stopped_while_the_database_is_away_acknowledges_nothi
 
 
 def test_heartbeats_reach_the_workers_row_and_an_unknown_worker_is_no_error(bench: Bench):
-    bench.heartbeat(slots=4, in_flight=1, cpu_percent=12.5, memory_rss_bytes=10**10, functions=["a.b"], task_types=["default"])
+    bench.heartbeat(
+        slots=4, in_flight=1, cpu_percent=12.5, memory_rss_bytes=10**10, functions=["a.b"], task_types=["default"]
+    )
     bench.heartbeat(worker_id="nobody", slots=4)
     bench.heartbeat(slots="many", in_flight=-1, cpu_percent=float("inf"), functions="x", worker_id="odd\x00one")
     bench.step()

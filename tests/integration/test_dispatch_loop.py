@@ -20,8 +20,8 @@ from dispatch.why import blockers_of
 from tasks_app import lifecycle
 from tasks_app.messages.execution import queue_for
 from tasks_app.models import Queue, Task, TaskRun
-from tests.integration.domain import LATER, NOW, AWorker, FixedClock, a_run_in, a_task, claimed, status_of, submitted
 from tasks_app.states import RunStatus
+from tests.integration.domain import LATER, NOW, AWorker, FixedClock, a_run_in, a_task, claimed, status_of, submitted
 from workers_app.models import Worker
 
 pytestmark = pytest.mark.django_db

@@ -27,8 +27,10 @@ _COPIED = [
 ]  # fmt: skip
 
 
-def fill(count: int, *, task_type: str = "default", priority: int = 5, due: str = "1 second", status: str = "PENDING") -> None:
-    """Copies of a run: the n-th is due n times `due` after the first instant of 2029, so all of them in the past or ahead."""
+def fill(
+    count: int, *, task_type: str = "default", priority: int = 5, due: str = "1 second", status: str = "PENDING"
+) -> None:
+    """Copies of a run; the n-th is due n times `due` after NOW (before it when `due` is negative)."""
     [pattern] = submitted(a_task(task_type=task_type))
     columns = ", ".join(f'"{column}"' for column in _COPIED)
     completed = "now()" if status == "COMPLETED" else "NULL"

@@ -165,7 +165,7 @@ def test_control_messages_to_a_broker_that_is_away_are_given_up_quickly(settings
     control.resume("w")
 
 
-# -- messages that the broker lost --------------------------------------------------------------------------------------
+# -- messages that the broker lost -----------------------------------------------------------------------------------
 
 
 @pytest.fixture

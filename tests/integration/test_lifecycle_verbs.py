@@ -9,7 +9,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from tasks_app import lifecycle
-from tasks_app.lifecycle import HandBack, Permitted, PermitAsk, Refused
+from tasks_app.lifecycle import HandBack, PermitAsk, Permitted, Refused
 from tasks_app.lifecycle.recede import Held
 from tasks_app.models import RunEvent, TaskRun, TaskRunAttempt
 from tasks_app.states import FINAL, Outcome, RunStatus
@@ -52,9 +52,14 @@ def test_submitted_runs_are_pending_in_the_order_given_with_the_tasks_settings()
 
 def test_runs_of_a_transaction_that_rolls_back_do_not_exist():
     task = a_task()
-    with pytest.raises(RuntimeError), transaction.atomic():
-        submitted(task)
-        raise RuntimeError
+
+    def fail_after_submitting() -> None:
+        with transaction.atomic():
+            submitted(task)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_after_submitting()
     assert TaskRun.objects.filter(task=task).count() == 0
 
 
@@ -200,7 +205,12 @@ def test_a_finish_ends_the_run_and_writes_the_attempt_and_the_event():
     attempt = TaskRunAttempt.objects.get(run=run)
     assert [end.next.status for end in result.ended] == [S.COMPLETED]
     assert (run.status, run.result, run.completed_at, run.execution_duration_ms) == ("COMPLETED", {"n": 1}, NOW, 12)
-    assert (attempt.number, attempt.status, attempt.token, attempt.nonce) == (1, "COMPLETED", permit.token, permit.nonce)
+    assert (attempt.number, attempt.status, attempt.token, attempt.nonce) == (
+        1,
+        "COMPLETED",
+        permit.token,
+        permit.nonce,
+    )
     assert events_of(run.pk) == ["attempt_ended"]
 
 
@@ -322,7 +332,9 @@ def test_a_delivery_that_holds_a_permit_is_handed_back_by_its_nonce_alone():
     wrong = HandBack(permit.run_id, permit.token, uuid4(), "drain")
     without = HandBack(permit.run_id, permit.token, None, "drain")
     assert lifecycle.hand_back([wrong, without], now=NOW) == []
-    assert lifecycle.hand_back([HandBack(permit.run_id, permit.token, permit.nonce, "drain")], now=NOW) == [permit.run_id]
+    assert lifecycle.hand_back([HandBack(permit.run_id, permit.token, permit.nonce, "drain")], now=NOW) == [
+        permit.run_id
+    ]
     run = TaskRun.objects.get(pk=permit.run_id)
     assert (run.status, run.attempt, run.incarnation_id) == ("PENDING", 1, None)
     assert not TaskRunAttempt.objects.filter(run=run).exists()

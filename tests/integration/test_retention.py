@@ -19,7 +19,9 @@ LATER = NOW + timedelta(days=1)
 
 def ended(worker: AWorker) -> int:
     permit = running(worker)
-    RunLogChunk.objects.create(run_id=permit.run_id, attempt=1, token=permit.token, seq=1, stream="stdout", text="x", at=NOW)
+    RunLogChunk.objects.create(
+        run_id=permit.run_id, attempt=1, token=permit.token, seq=1, stream="stdout", text="x", at=NOW
+    )
     lifecycle.finish([a_finish(permit)], now=NOW)
     return permit.run_id
 

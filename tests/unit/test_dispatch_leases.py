@@ -100,9 +100,7 @@ def test_one_that_was_gone_and_came_back_begins_afresh():
 
 @given(
     st.lists(
-        st.tuples(
-            st.sampled_from(["renew", "look", "look", "look", "fail"]), st.floats(0.0, 4.0), st.floats(0.0, 3.0)
-        ),
+        st.tuples(st.sampled_from(["renew", "look", "look", "look", "fail"]), st.floats(0.0, 4.0), st.floats(0.0, 3.0)),
         max_size=80,
     )
 )

@@ -1,8 +1,9 @@
-"""What workers send, taken apart: nothing of a wrong type, size or signature gets through, and nothing bad stops the rest."""
+"""What workers send, taken apart: nothing bad gets through, and nothing bad stops the rest."""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -64,7 +65,8 @@ def test_unknown_keys_of_a_newer_worker_are_ignored():
     "changes",
     [
         {"run": "7"}, {"run": -1}, {"run": True}, {"run": 2**63}, {"run": None}, {"attempt": 0.5}, {"attempt": 40000},
-        {"token": "x"}, {"token": 5}, {"nonce": "x"}, {"outcome": "DONE"}, {"outcome": ["COMPLETED"]}, {"outcome": None},
+        {"token": "x"}, {"token": 5}, {"nonce": "x"}, {"outcome": "DONE"}, {"outcome": ["COMPLETED"]},
+        {"outcome": None},
         {"started_at": "now"}, {"started_at": -5}, {"ended_at": 1e300}, {"ended_at": float("nan")}, {"duration_ms": -1},
         {"duration_ms": 1.5}, {"result": {"n": 1}}, {"result": "{"}, {"result": "NaN"}, {"error_type": 5},
         {"error_message": []}, {"retryable": "yes"}, {"retry_after": "soon"}, {"retry_after": float("inf")},
@@ -102,19 +104,33 @@ def test_a_long_wait_before_a_retry_cannot_overflow_a_date():
     assert parsed(retry_after=-5).retry_after_seconds == 0
 
 
-_NASTY = [None, True, 0, -1, 2**70, 1.5, float("nan"), float("inf"), "", "\x00", "\ud800", "COMPLETED", "[", [], [[]], {}, {"a": []}]
+_NASTY = [
+    None,
+    True,
+    0,
+    -1,
+    2**70,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "\x00",
+    "\ud800",
+    "COMPLETED",
+    "[",
+    [],
+    [[]],
+    {},
+    {"a": []},
+]
 
 
 @given(st.dictionaries(st.sampled_from([*sorted(finish()), "reason"]), st.sampled_from(_NASTY), max_size=4))
 def test_no_report_whatever_its_content_raises_anything_but_bad_report(changes: dict[str, Any]):
-    try:
+    with suppress(BadReport):
         parsed(**changes)
-    except BadReport:
-        pass
-    try:
+    with suppress(BadReport):
         parse_hand_back(finish(**changes))
-    except BadReport:
-        pass
 
 
 def test_reports_are_sorted_by_kind():

@@ -1,4 +1,4 @@
-"""manage.py run_dispatcher"""
+"""`manage.py run_dispatcher`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""manage.py run_ingest"""
+"""`manage.py run_ingest`."""
 
 from __future__ import annotations
 
