@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from tests.faults.history import Execution
 from tests.faults.witness import AttemptRow, Fault, Plan, RunRow, Submission, Verdict, Witnesses
@@ -238,7 +239,7 @@ class _Checking:
                 self._found("double_starts", f"run {run_id} attempt {number} began {count} times")
         if run is not None and run.max_retries == 0 and len(executions) > 1:
             self._found("double_starts", f"run {run_id} has no retries and began {len(executions)} times")
-        for before, after in zip(executions, executions[1:], strict=False):
+        for before, after in pairwise(executions):
             self._pair(run_id, before, after)
         for index, before in enumerate(executions):
             for after in executions[index + 1 :]:

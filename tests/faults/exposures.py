@@ -52,14 +52,18 @@ def stale_report(system: System, load: Load) -> None:
     """A worker stands still with an outcome in its hands until the next attempt runs elsewhere; then it tells."""
     role = busy_worker(system, load)
     role.arm("report.before_flush", "stop")
-    system.wait(lambda: role.fired("report.before_flush"), "a worker to stop before it reports", 60, meanwhile=load.pump)
+    system.wait(
+        lambda: role.fired("report.before_flush"), "a worker to stop before it reports", 60, meanwhile=load.pump
+    )
     fault = system.note("stop", pid=role.pid, main=role.pid, note="report.before_flush")
     sql = (
         "SELECT count(*) FROM tasks_app_taskrun r JOIN workers_app_workerincarnation i ON i.id = r.incarnation_id "
         "WHERE r.status = 'RUNNING' AND r.attempt > 1 AND i.pid <> %s AND EXISTS (SELECT 1 FROM "
         "tasks_app_taskrunattempt a WHERE a.run_id = r.id AND a.number = r.attempt - 1 AND a.status = 'LOST')"
     )
-    system.wait(lambda: system.database.ask(sql, role.pid)[0][0] >= 1, "the next attempts to run", 40, meanwhile=load.pump)
+    system.wait(
+        lambda: system.database.ask(sql, role.pid)[0][0] >= 1, "the next attempts to run", 40, meanwhile=load.pump
+    )
     os.kill(role.pid, signal.SIGCONT)
     system.lasted(fault)
     for_seconds(system, load, 3)
@@ -113,7 +117,7 @@ def reports_lost(system: System, load: Load) -> None:
 EXPOSURES = (
     Exposure(
         "permit_off",
-        Nemesis("stale_deliveries", stale_deliveries, _works(2.0), outstanding=10, settle_seconds=40),
+        Nemesis("stale_deliveries", stale_deliveries, _works(2.0), outstanding=10, settle_seconds=15),
         frozenset({"double_starts"}),
         settings={**QUICK, "SIGNALBOX_DISPATCH__PERMIT_WITHIN_SECONDS": "1.2"},
         workers=1,
@@ -139,6 +143,8 @@ EXPOSURES = (
         "lease_margin_ignored",
         Nemesis("stop_worker_main", stop_worker_main, long_bodies, outstanding=6, settle_seconds=60),
         frozenset({"overlaps"}),
+        # Successors need free slots while the predecessors hold theirs.
+        slots=8,
     ),
     Exposure(
         "finished_list_dropped",
@@ -185,7 +191,5 @@ def expose(
                 say(f"{exposure.mutant} ({mutant or 'control'}): {error}")
                 raise
         system.remove()
-    found = sorted(
-        kind for kind in exposure.caught_by if rounds[exposure.mutant].verdict.violations[kind]
-    )
+    found = sorted(kind for kind in exposure.caught_by if rounds[exposure.mutant].verdict.violations[kind])
     return Caught(exposure.mutant, rounds[exposure.mutant], found, rounds.get(""))

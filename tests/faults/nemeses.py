@@ -33,6 +33,12 @@ class Nemesis:
     kinds: Callable[[System], list[Kind]]
     outstanding: int = 24
     settle_seconds: float = 90.0
+    #: Which server it stops; one that is not the harness's own is left alone.
+    stops: str = ""
+
+    def possible(self, system: System) -> bool:
+        """Whether the server that it stops is ours."""
+        return system.servers.ours or not self.stops
 
 
 def mixed(system: System) -> list[Kind]:
@@ -54,6 +60,15 @@ def long_bodies(system: System) -> list[Kind]:
         python("faults.own_call", "long_call", seconds=seconds),
         shell("long_shell", system.history, ROOT, seconds=seconds),
         python("faults.plain", "short", seconds=0.5),
+    ]
+
+
+def light(system: System) -> list[Kind]:
+    """Bodies of some seconds, few enough that slots are free for what comes back."""
+    return [
+        python("faults.bound", seconds=2.0),
+        python("faults.own_before_start", seconds=2.0),
+        shell("works", system.history, ROOT, seconds=2.0),
     ]
 
 
@@ -296,18 +311,23 @@ def all_nemeses(*, runs_emptied: int = 2000) -> list[Nemesis]:
         Nemesis("stop_worker_main", stop_worker_main, long_bodies, outstanding=14),
         Nemesis("stop_worker_group", stop_worker_group, long_bodies, outstanding=14),
         Nemesis("broker_emptied", broker_emptied(runs_emptied), short, outstanding=0, settle_seconds=180),
-        Nemesis("broker_stopped_20s", broker_stopped(20), mixed),
+        Nemesis("broker_stopped_20s", broker_stopped(20), mixed, stops="broker"),
         Nemesis("ingest_stopped_two_leases", ingest_stopped, mixed),
-        Nemesis("database_stopped_10s", database_stopped(10), mixed),
-        Nemesis("database_killed", database_killed, mixed),
+        Nemesis("database_stopped_10s", database_stopped(10), mixed, stops="database"),
+        Nemesis("database_killed", database_killed, mixed, stops="database"),
         Nemesis("dispatcher_stopped_in_transaction", dispatcher_in_transaction, mixed),
         Nemesis("twin_beside_stopped_predecessor", twin, long_bodies, outstanding=14),
     ]
 
 
 def without_postgresql(nemeses: Sequence[Nemesis]) -> list[Nemesis]:
-    """Those that make sense on SQLite and Valkey."""
-    return [one for one in nemeses if not one.name.startswith("database_")]
+    """Those that make sense on SQLite and Valkey.
+
+    There a process that stands still inside its transaction holds the one lock of the whole file. Nobody but the
+    supervisor of `make run` can help, by killing it; these roles have no supervisor.
+    """
+    out = ("database_", "dispatcher_stopped_in_transaction")
+    return [one for one in nemeses if not one.name.startswith(out)]
 
 
 @dataclass
@@ -319,6 +339,7 @@ class Round:
     settled: bool
     seconds: float
     problem: str = ""
+    label: str = ""
 
     @property
     def holds(self) -> bool:

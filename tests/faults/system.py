@@ -210,6 +210,9 @@ class Client:
 class Servers:
     """A database server and a broker, for one system after the other."""
 
+    #: Whether they may be stopped.
+    ours = True
+
     def __init__(self, combination: str) -> None:
         """`postgresql+rabbitmq` or `sqlite+valkey`; nothing runs yet."""
         self.database = PostgresServer() if combination.startswith("postgresql") else None
@@ -251,6 +254,56 @@ class Servers:
         self.broker.close()
         if self.database is not None:
             self.database.close()
+
+
+class GivenServers(Servers):
+    """An installation's own PostgreSQL and broker, set aside for this; they are used, never stopped."""
+
+    ours = False
+
+    def __init__(self, database_url: str, broker_url: str) -> None:
+        """The database must be empty or one that was used for this before; the broker is emptied."""
+        self.database = None
+        self.broker = _GivenBroker(broker_url)  # type: ignore[assignment]
+        self._database_url = database_url
+
+    def start(self) -> None:
+        """They run."""
+
+    def fresh(self, folder: Path) -> str:
+        """The given database, with what earlier rounds left in it gone."""
+        self.empty()
+        return self._database_url
+
+    def empty(self) -> None:
+        """Throw away what waits in the queues that Signalbox uses."""
+        from kombu import Connection
+
+        with Connection(self.broker.url) as connection:
+            for name in ("task.execution.default", "status.update", "worker.heartbeat"):
+                with contextlib.suppress(*connection.channel_errors), connection.channel() as channel:
+                    channel.queue_purge(name)
+
+    def close(self) -> None:
+        """They go on."""
+
+
+@dataclass(frozen=True)
+class _GivenBroker:
+    url: str
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait."""
+        from kombu import Connection
+
+        with Connection(self.url) as connection, connection.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).message_count)
+
+
+def given_servers() -> Servers | None:
+    """Servers named by FAULTS_DATABASE_URL and FAULTS_BROKER_URL: an installation set aside for this."""
+    database, broker = os.environ.get("FAULTS_DATABASE_URL"), os.environ.get("FAULTS_BROKER_URL")
+    return GivenServers(database, broker) if database and broker else None
 
 
 class System:

@@ -33,7 +33,10 @@ def test_a_mutant_that_does_not_fit_is_refused():
 
 
 def test_a_process_started_as_a_mutant_runs_the_changed_code():
-    script = "import workers_app.conf as c; print(c.WorkerSettings(lease_seconds=10, lease_margin_seconds=1).hold_seconds)"
+    script = (
+        "from workers_app.conf import WorkerSettings as made; "
+        "print(made(lease_seconds=10, lease_margin_seconds=1).hold_seconds)"
+    )
     paths = os.pathsep.join([str(ROOT / "tests/faults/mutants"), str(ROOT)])
     found = {}
     for mutant in ("", "lease_margin_ignored"):

@@ -96,6 +96,8 @@ def changed(name: str, module: str, source: str) -> str:
         if change.module != module:
             continue
         if source.count(change.old) != 1:
-            raise LookupError(f"mutant {name}: {module} holds this text {source.count(change.old)} times:\n{change.old}")
+            raise LookupError(
+                f"mutant {name}: {module} holds this text {source.count(change.old)} times:\n{change.old}"
+            )
         source = source.replace(change.old, change.new) + change.append
     return source
