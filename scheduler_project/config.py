@@ -19,6 +19,7 @@ from tasks_app.sections import ConfigurationError
 
 PREFIX = "SIGNALBOX_"
 SECTIONS = ("TASKS", "WORKERS", "DISPATCH")
+_BROKER_FILE = "broker-url"
 ROOT = Path(__file__).resolve().parent.parent
 
 #: Read by other parts than this one: crash points and clocks of the test harness.
@@ -92,17 +93,13 @@ def parse(variable: str, text: str, kind: Any) -> Any:
     name = str(kind)
     try:
         if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                text.lower()
-            ]
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
         if kind is int or name == "int | None":
             return int(text)
         if kind is float:
             return float(text)
     except (KeyError, ValueError) as error:
-        raise ConfigurationError(
-            f"{variable}: {text!r} is not a {getattr(kind, '__name__', name)}"
-        ) from error
+        raise ConfigurationError(f"{variable}: {text!r} is not a {getattr(kind, '__name__', name)}") from error
     if "tuple" in name or "Sequence" in name:
         return tuple(word.strip() for word in text.split(",") if word.strip())
     if "Path" in name:
@@ -121,6 +118,22 @@ def local_secret(config: Config, name: str) -> str:
     except FileExistsError:
         pass
     return path.read_text().strip()
+
+
+def broker_url(config: Config) -> str:
+    """The configured broker, else the embedded one that `make run` started last in this state folder."""
+    remembered = config.state_dir / _BROKER_FILE
+    if config.broker_url or not remembered.exists():
+        return config.broker_url or "redis://127.0.0.1:6390/0"
+    return remembered.read_text().strip()
+
+
+def remember_broker_url(config: Config, url: str) -> None:
+    """Let commands in other terminals find the embedded broker; the file is private, since the URL has a password."""
+    path = config.state_dir / _BROKER_FILE
+    path.unlink(missing_ok=True)
+    with open(path, "x", opener=_private) as file:
+        file.write(url)
 
 
 def _private(path: str, flags: int) -> int:

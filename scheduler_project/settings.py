@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from dispatch.conf import DispatchSettings
 from scheduler_project import databases
-from scheduler_project.config import ROOT, load, local_secret, section_values
+from scheduler_project.config import ROOT, broker_url, load, local_secret, section_values
 from tasks_app.conf import TaskSettings
 from tasks_app.sections import ConfigurationError
 from workers_app.conf import WorkerSettings
@@ -80,7 +80,7 @@ TEMPLATES = [
 DATABASE_URL = CONFIG.database_url or f"sqlite:///{CONFIG.state_dir / 'signalbox.sqlite3'}"
 DATABASES: dict[str, Any] = {"default": databases.from_url(DATABASE_URL, pool=CONFIG.database_pool)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-BROKER_URL = CONFIG.broker_url or "redis://127.0.0.1:6390/0"
+BROKER_URL = broker_url(CONFIG)
 
 CACHES: dict[str, Any] = {
     "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CONFIG.cache_url}

@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 import psutil
 
-from scheduler_project.config import ROOT, Config, load, local_secret
+from scheduler_project.config import ROOT, Config, load, local_secret, remember_broker_url
 from scheduler_project.supervise import family
 from scheduler_project.supervise.roles import Role, roles
 from tasks_app.sections import ConfigurationError
@@ -90,6 +90,7 @@ def plan(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
             broker_password = local_secret(config, "broker")
             broker = embedded_broker(state_dir, broker_port, broker_password)
             env["SIGNALBOX_BROKER_URL"] = f"redis://:{broker_password}@127.0.0.1:{broker_port}/0"
+            remember_broker_url(config, env["SIGNALBOX_BROKER_URL"])
         return Plan(
             root=ROOT,
             state_dir=state_dir,
