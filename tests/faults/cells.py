@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -145,17 +146,17 @@ class Cells:
                     f"({time.monotonic() - began:.0f} s)"
                 )
         if operation == "fire":
-            for kind in load.kinds:
-                system.wait(
-                    lambda kind=kind: system.client.order(do="unschedule", task=kind.task)["said"] == "ok",
-                    "a schedule to end", 30, meanwhile=system.keep_up,
-                )  # fmt: skip
+            for task in load.kinds:
+                system.wait(partial(self._unscheduled, task), "a schedule to end", 30, meanwhile=system.keep_up)
         settled = load.settle()
         verdict = self.verdicts[operation] = load.judge(self.evidence)
         self.say(f"{operation}: {'at rest' if settled else 'NOT at rest'}; {verdict.summary()}")
-        for kind, found in verdict.violations.items():
+        for violated, found in verdict.violations.items():
             for text in found[:5]:
-                self.say(f"  {kind}: {text}")
+                self.say(f"  {violated}: {text}")
+
+    def _unscheduled(self, kind: Kind) -> bool:
+        return bool(self.system.client.order(do="unschedule", task=kind.task)["said"] == "ok")
 
     def _fire(self, cell: Cell, load: Load) -> None:
         system, point = self.system, cell.point

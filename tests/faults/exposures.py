@@ -101,14 +101,18 @@ def stopped_reaper(system: System, load: Load) -> None:
     for_seconds(system, load, 2)
 
 
+def _gather(load: Load, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    load.system.wait(lambda: time.monotonic() > until, "reports to gather", 20 + seconds, meanwhile=load.pump)
+
+
 def reports_lost(system: System, load: Load) -> None:
     """Reports that the broker confirmed are gone before anybody read them."""
     ingests = system.of("ingest")
     for _ in range(2):
         for role in ingests:
             system.kill(role)
-        until = time.monotonic() + 1.5
-        system.wait(lambda until=until: time.monotonic() > until, "reports to gather", 20, meanwhile=load.pump)
+        _gather(load, 1.5)
         system.servers.empty()
         system.note("emptied", note="reports")
         for_seconds(system, load, system.number("lease_seconds") / 2)

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from celery import Celery
@@ -110,8 +111,7 @@ def play_plain(servers: Servers, *, acks_late: bool, say: Callable[[str], None],
             if len(faults) == kills:
                 _rest(folder, servers)
                 break
-            seen = len(read_folder(folder))
-            _until(lambda seen=seen: len(read_folder(folder)) >= seen + 6, 60, log)
+            _until(partial(_more_than, folder, len(read_folder(folder)) + 5), 60, log)
             faults.append(Fault("kill", raw_clock(), pid=worker.pid, main=worker.pid, note="all of the worker"))
             _end(worker)
     finally:
@@ -121,6 +121,10 @@ def play_plain(servers: Servers, *, acks_late: bool, say: Callable[[str], None],
     done = PlainRound(f"plain Celery, acks_late={acks_late}", verdict, time.monotonic() - began)
     say(done.line())
     return done
+
+
+def _more_than(folder: Path, count: int) -> bool:
+    return len(read_folder(folder)) > count
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:

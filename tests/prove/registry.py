@@ -34,9 +34,8 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """With plain JSON values: what is not finite is text."""
-        value: float | str | None = self.value
-        if value is not None and not math.isfinite(value):
-            value = str(value)
+        finite = self.value is None or math.isfinite(self.value)
+        value = self.value if finite else str(self.value)
         return {
             "id": self.id, "value": value, "unit": self.unit, "bar": self.bar, "holds": self.holds,
             "detail": self.detail, "evidence": self.evidence, "seconds": round(self.seconds, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,10 +120,15 @@ def test_a_claim_that_cannot_be_measured_does_not_hold():
 
 def test_a_value_that_is_not_a_number_clears_no_bar_and_is_still_json():
     for value in (math.nan, math.inf):
-        claim = Claim("x", "s", "0", lambda _: True, lambda _scale, value=value: Measured(value, "", ""))
+        measured = Measured(value, "", "")
+        claim = Claim("x", "s", "0", lambda _: True, partial(_same, measured))
         found = measure(claim, "small", lambda _: None)
         assert found.holds is (value == math.inf)
         json.loads(json.dumps(found.as_json(), allow_nan=False))
+
+
+def _same(measured: Measured, _scale: str) -> Measured:
+    return measured
 
 
 def test_the_page_says_what_does_not_hold():
