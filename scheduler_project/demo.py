@@ -43,11 +43,10 @@ def disk_report() -> list[dict[str, Any]]:
     import psutil
 
     job = current_job()
-    partitions = psutil.disk_partitions(all=False) or [None]
+    mounts = [partition.mountpoint for partition in psutil.disk_partitions(all=False)] or ["/"]
     report: list[dict[str, Any]] = []
-    for number, partition in enumerate(partitions, start=1):
+    for number, mount in enumerate(mounts, start=1):
         job.check_cancelled()
-        mount = partition.mountpoint if partition else "/"
         try:
             use = shutil.disk_usage(mount)
         except OSError as error:
@@ -56,5 +55,5 @@ def disk_report() -> list[dict[str, Any]]:
         free_percent = round(100 * use.free / use.total, 1) if use.total else 0.0
         print(f"{mount}: {free_percent} % of {use.total // 2**30} GiB free")  # noqa: T201
         report.append({"mount": mount, "bytes": use.total, "free_bytes": use.free, "free_percent": free_percent})
-        job.progress(100 * number / len(partitions), f"{number} of {len(partitions)} disks")
+        job.progress(100 * number / len(mounts), f"{number} of {len(mounts)} disks")
     return report

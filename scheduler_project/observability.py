@@ -255,7 +255,8 @@ def instrument() -> None:
 
     from tasks_app.sections import ConfigurationError
 
-    if CeleryInstrumentor().is_instrumented_by_opentelemetry:
+    instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]
+    if instrumentor.is_instrumented_by_opentelemetry:
         return
     service = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "signalbox"}
     provider = TracerProvider(resource=Resource.create(service))
@@ -267,4 +268,4 @@ def instrument() -> None:
             raise ConfigurationError(f'OTEL_TRACES_EXPORTER: no exporter "{name.strip()}" is installed')
         provider.add_span_processor(BatchSpanProcessor(found[0].load()()))
     trace.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()
+    instrumentor.instrument()

@@ -20,7 +20,7 @@ PACKAGES = ("tasks_app", "workers_app", "dispatch", "scheduler_project")
 LOCALE = ROOT / "scheduler_project" / "locale"
 LANGUAGES = ("zh_Hans",)
 
-ONE = {"_", "_text", "gettext", "gettext_lazy", "gettext_noop", "Text"}
+ONE = {"_", "_lazy", "_text", "gettext", "gettext_lazy", "gettext_noop", "Text"}
 MANY = {"ngettext", "ngettext_lazy"}
 _TAG = re.compile(r"{%\s*(?:translate|trans)\s+\"([^\"]+)\"")
 

@@ -12,7 +12,7 @@ from scheduler_project.access import tokens
 from scheduler_project.access.errors import TokenInvalid
 
 
-class BearerAuthentication(authentication.JWTAuthentication):  # type: ignore[type-arg]
+class BearerAuthentication(authentication.JWTAuthentication):
     """JSON web tokens whose family has not been revoked."""
 
     def authenticate(self, request: Request) -> tuple[Any, Any] | None:

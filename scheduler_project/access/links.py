@@ -7,8 +7,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
@@ -19,18 +18,17 @@ LIFETIME: Final = timedelta(minutes=15)
 OPERATOR: Final = "admin"
 
 
-def operator() -> AbstractUser:
+def operator() -> User:
     """The superuser of an installation that has none yet; its password cannot be used before somebody sets one."""
-    users = get_user_model()
     with transaction.atomic():
-        user, made = users.objects.get_or_create(username=OPERATOR, defaults={"is_staff": True, "is_superuser": True})
+        user, made = User.objects.get_or_create(username=OPERATOR, defaults={"is_staff": True, "is_superuser": True})
         if made:
             user.set_unusable_password()
             user.save(update_fields=["password"])
-    return user  # type: ignore[return-value]
+    return user
 
 
-def create_link(user: AbstractUser, *, now: datetime) -> str:
+def create_link(user: User, *, now: datetime) -> str:
     """A fresh token for a log-in link. It is nowhere but in the answer; links that are over are removed."""
     token = secrets.token_urlsafe(32)
     LoginLink.objects.filter(Q(expires_at__lt=now) | Q(used_at__isnull=False)).delete()
@@ -43,7 +41,7 @@ def is_usable(token: str, *, now: datetime) -> bool:
     return _usable(token, now).exists()
 
 
-def use_link(token: str, *, now: datetime) -> AbstractUser:
+def use_link(token: str, *, now: datetime) -> User:
     """The user whom the link signs in. Of any number of simultaneous uses one wins. Raises LinkInvalid."""
     # No join in this query: PostgreSQL compares a row again after it waited for it, but not a joined one.
     if not _usable(token, now).update(used_at=now):
@@ -51,7 +49,7 @@ def use_link(token: str, *, now: datetime) -> AbstractUser:
     link = LoginLink.objects.select_related("user").get(token_sha256=_digest(token))
     if not link.user.is_active:
         raise LinkInvalid
-    return link.user  # type: ignore[return-value]
+    return link.user
 
 
 def _usable(token: str, now: datetime) -> QuerySet[LoginLink]:

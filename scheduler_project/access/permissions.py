@@ -16,7 +16,7 @@ class NamedPermission(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """True, or an error that says what is missing."""
-        if not request.user or not request.user.is_authenticated:
+        if not request.user.is_authenticated:
             raise NotAuthenticated
         if view.action is None:  # a method that the resource does not have: DRF answers that
             return True
@@ -29,6 +29,6 @@ class NamedPermission(BasePermission):
 class Guarded:
     """What the views of resources have in common."""
 
-    permission_classes = (NamedPermission,)
+    permission_classes: Any = (NamedPermission,)
     #: action -> "app.codename"
     permissions_needed: ClassVar[Mapping[str, str]] = {}

@@ -57,15 +57,15 @@ def rotate(text: str, *, now: datetime) -> Tokens:
         user = get_user_model().objects.filter(pk=family.user_id, is_active=True).first()
         if user is None:
             raise TokenInvalid
-        reused = family.current_jti != given["jti"]
-        if reused:
+        refresh: RefreshToken | None = None
+        if family.current_jti != given["jti"]:
             family.revoked_at, family.revoked_because = now, "reuse"
         else:
             refresh = _refresh_token(user, family.pk)
             family.current_jti, family.refreshed_at = refresh["jti"], now
             family.expires_at = now + api_settings.REFRESH_TOKEN_LIFETIME
         family.save()
-    if reused:
+    if refresh is None:
         raise TokenReused
     return _pair(refresh)
 

@@ -57,7 +57,7 @@ class BoundedJSONParser(JSONParser):
 def body_of(request: Request, known: Iterable[str] | None = None) -> dict[str, Any]:
     """The body as an object; an absent one is empty. With `known`, any other field is an error."""
     data = request.data
-    if data is None or (not data and not request.META.get("CONTENT_LENGTH", "").strip("0")):
+    if not data and not request.META.get("CONTENT_LENGTH", "").strip("0"):
         return {}
     if not isinstance(data, dict):
         raise MalformedBody({"": [Text("The body must be a JSON object.")]})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
@@ -26,14 +26,14 @@ class Problem(serializers.Serializer[Any]):
     instance = serializers.CharField()
     code = serializers.CharField()
     trace_id = serializers.CharField()
-    errors = ProblemError(many=True)
+    errors: Any = ProblemError(many=True)
     details = serializers.JSONField(required=False)
 
 
 class Schema(AutoSchema):
     """Adds the problem as the answer to everything that fails, and a short operation id."""
 
-    def _get_response_bodies(self, direction: str = "response") -> Any:
+    def _get_response_bodies(self, direction: Literal["request", "response"] = "response") -> Any:
         bodies = super()._get_response_bodies(direction)
         problem = self.resolve_serializer(Problem, "response")
         bodies["default"] = {
@@ -47,7 +47,7 @@ class Schema(AutoSchema):
         return [self.path.removeprefix("/api/v1/").split("/")[0]]
 
 
-class BearerScheme(OpenApiAuthenticationExtension):
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How requests say who they are from."""
 
     target_class = "scheduler_project.access.authentication.BearerAuthentication"

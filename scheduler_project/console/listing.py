@@ -27,7 +27,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
     """Pages over the first ROWS_MAX rows."""
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         """How many rows there are, ROWS_MAX at most; never looks at more."""
         rows: QuerySet[Model] = self.object_list  # type: ignore[assignment]
         return rows.order_by()[:ROWS_MAX].count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -29,7 +29,7 @@ class RunAdmin(ReadOnlyAdmin):
     search_help_text = _("Number of the run, or the beginning of a task's name.")
     list_select_related = ("task",)
     ordering = ("-pk",)
-    actions: ClassVar = ["cancel", "retry", "release"]
+    actions = ["cancel", "retry", "release"]
     fields = (
         "task", "task_name", "task_version", "task_type", "executor", "status", "related", "parameters", "result",
         "error_message", "progress", "priority", "lane", "attempt", "max_retries", "crash_count", "dispatch_count",
@@ -45,7 +45,7 @@ class RunAdmin(ReadOnlyAdmin):
         rows = super().get_queryset(request)
         if request.resolver_match and request.resolver_match.url_name == "tasks_app_taskrun_changelist":
             rows = rows.defer("parameters", "result", "error_message", "progress")
-        return rows  # type: ignore[no-any-return]
+        return rows
 
     def search_by_name(self, queryset: QuerySet[Any], term: str) -> QuerySet[Any]:
         """By way of the tasks: runs have an index by task, and none by name."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext_lazy as _
@@ -27,7 +28,7 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]
     run_at = forms.SplitDateTimeField(
         label=_("once at (UTC)"),
         required=False,
-        widget=admin.widgets.AdminSplitDateTime(),
+        widget=AdminSplitDateTime(),
         help_text=_("A time instead of an interval."),
     )
     seen_version = forms.IntegerField(widget=forms.HiddenInput, required=False)
@@ -72,9 +73,9 @@ class TaskAdmin(BoundedAdmin):
     search_fields = ("name",)
     prefix_column = "name"
     ordering = ("name",)
-    actions: ClassVar = ["trigger", "pause", "resume"]
+    actions = ["trigger", "pause", "resume"]
     readonly_fields = ("version", "paused_at", "paused_by", "pause_reason", "created_at", "created_by", "updated_at")
-    fieldsets: ClassVar = (
+    fieldsets = (
         (None, {"fields": ("name", "description", "task_type", "executor", "parameters", "seen_version")}),
         (_("Schedule"), {"fields": ("every_seconds", "run_at")}),
         (
@@ -96,7 +97,7 @@ class TaskAdmin(BoundedAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         """Without the deleted ones."""
-        return super().get_queryset(request).filter(deleted_at__isnull=True)  # type: ignore[no-any-return]
+        return super().get_queryset(request).filter(deleted_at__isnull=True)
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any

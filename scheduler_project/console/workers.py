@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -27,7 +27,7 @@ class WorkerAdmin(ReadOnlyAdmin):
     prefix_column = "name"
     number_columns = ()
     ordering = ("name",)
-    actions: ClassVar = ["drain", "resume"]
+    actions = ["drain", "resume"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """With the state that their rows add up to now."""

@@ -14,12 +14,14 @@ import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TextIO
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 from django.core.management.base import handle_default_options as apply_default_options
 from django.db import InterfaceError, OperationalError, ProgrammingError, connections
+from django.utils import translation
 from django.utils.translation import gettext as _
 
 from scheduler_project.api.errors import said
@@ -44,7 +46,7 @@ class Exit(CommandError):
 class PlainCommand(BaseCommand):
     """A command with errors on one line and exit codes of our own."""
 
-    requires_system_checks: ClassVar[Sequence[str]] = []
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Errors of usage are one line."""
@@ -53,6 +55,7 @@ class PlainCommand(BaseCommand):
     def run_from_argv(self, argv: list[str]) -> None:
         """As Django's, with errors on one line and exit codes of our own."""
         self._called_from_command_line = True
+        _speak_as_the_terminal_does()
         try:
             parsed = self.create_parser(argv[0], argv[1]).parse_args(argv[2:])
             apply_default_options(parsed)
@@ -121,6 +124,12 @@ class FaceCommand(PlainCommand):
         )
         if text:
             self.stdout.write(text)
+
+
+def raw(wrapper: OutputWrapper) -> TextIO:
+    """The stream below Django's wrapper, which ends every piece of text with a line break."""
+    stream: TextIO = wrapper._out  # type: ignore[assignment]
+    return stream
 
 
 def whoami() -> str:
@@ -202,6 +211,15 @@ def _one_line_errors(parser: CommandParser) -> None:
         raise _Usage(message)
 
     parser.error = error  # type: ignore[method-assign]
+
+
+def _speak_as_the_terminal_does() -> None:
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        locale = os.environ.get(variable, "").partition(".")[0].replace("_", "-").lower()
+        if locale:
+            with suppress(LookupError):
+                translation.activate(translation.get_supported_language_variant(locale))
+            return
 
 
 class _Usage(CommandError):

@@ -36,9 +36,9 @@ class Api:
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Any:
         """The response; `.body` is its decoded JSON."""
-        extra = {} if body is None else {"data": json.dumps(body), "content_type": "application/json"}
+        extra: dict[str, Any] = {} if body is None else {"data": json.dumps(body), "content_type": "application/json"}
         sent = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
-        response = self.client.generic(method, f"/api/v1/{path}", **extra, headers=sent)
+        response: Any = self.client.generic(method, f"/api/v1/{path}", **extra, headers=sent)
         response.body = json.loads(response.content) if response.content else None
         return response
 

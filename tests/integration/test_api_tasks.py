@@ -187,6 +187,8 @@ def test_a_changed_interval_keeps_the_schedule_row_and_an_unchanged_one_its_next
     api("PATCH", f"tasks/{task.pk}", {"every_seconds": 366 * 24 * 3600})
     [after] = task.schedules.all()
     assert after.pk == before.pk
+    assert after.next_fire_at is not None
+    assert before.next_fire_at is not None
     assert after.next_fire_at > before.next_fire_at
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 import yaml
@@ -34,7 +35,7 @@ def manage(capsys, monkeypatch):
 
     def call(*words, stdin=""):
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code = 0
+        code: Any = 0
         try:
             ManagementUtility(["manage.py", *words]).execute()
         except SystemExit as end:
@@ -229,6 +230,8 @@ def test_watching_ends_at_its_timeout_and_the_run_goes_on(manage):
 @pytest.mark.django_db(transaction=True)
 def test_watching_follows_a_run_while_it_is_written(manage):
     run = running(services.trigger(a_task()))
+    assert run.token is not None
+    token = run.token
 
     def work():
         try:
@@ -238,9 +241,7 @@ def test_watching_follows_a_run_while_it_is_written(manage):
             from tasks_app import lifecycle
 
             now = clock.now()
-            report = lifecycle.Finished(
-                run_id=run.pk, attempt=1, token=run.token, outcome=Outcome.COMPLETED, ended_at=now
-            )
+            report = lifecycle.Finished(run_id=run.pk, attempt=1, token=token, outcome=Outcome.COMPLETED, ended_at=now)
             lifecycle.finish([report], now=now)
         finally:
             connection.close()

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.core.management.base import CommandParser
-from django.utils.translation import gettext as _text
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from scheduler_project.management import face
 from scheduler_project.management.output import FORMATS, rendered
@@ -25,14 +25,14 @@ def age(text: str) -> timedelta:
     """`30d`, `12h`, `90m` or `4w`."""
     match = _AGE.fullmatch(text)
     if match is None:
-        raise ArgumentTypeError(_text('"%(given)s" is not an age such as 30d, 12h, 90m or 4w') % {"given": text})
+        raise ArgumentTypeError(_('"%(given)s" is not an age such as 30d, 12h, 90m or 4w') % {"given": text})
     return int(match[1]) * _UNITS[match[2]]
 
 
 class Command(face.PlainCommand):
     """Delete runs that ended long ago, or only their output."""
 
-    help = _("Delete runs that ended long ago, with attempts, events and output; or only the output.")
+    help: Any = _lazy("Delete runs that ended long ago, with attempts, events and output; or only the output.")
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Options of the command."""

@@ -7,8 +7,8 @@ import sys
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils.translation import gettext as _text
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from scheduler_project.api.runs import RunShape, RunSummary
 from scheduler_project.management import face, watch
@@ -63,18 +63,20 @@ def _list(parser: CommandParser) -> None:
 class Command(face.FaceCommand):
     """Runs."""
 
-    help = _("Trigger, list, show, cancel, retry and release runs; read their logs; ask why one does not start.")
+    help: Any = _lazy(
+        "Trigger, list, show, cancel, retry and release runs; read their logs; ask why one does not start."
+    )
     columns = ("id", "status", "task_name", "worker_id", "retry_count", "created_at", "execution_duration_ms")
     name_key = "id"
     actions: ClassVar = {
-        "trigger": (_("submit a run now"), _trigger),
-        "list": (_("runs, newest first"), _list),
-        "show": (_("one run"), _show),
-        "log": (_("what the run wrote"), _log),
-        "cancel": (_("cancel runs"), _cancel),
-        "retry": (_("a new run like one that has ended"), _retry),
-        "release": (_("let a quarantined run go on"), _id),
-        "why": (_("why a run does not start"), _id),
+        "trigger": (_lazy("submit a run now"), _trigger),
+        "list": (_lazy("runs, newest first"), _list),
+        "show": (_lazy("one run"), _show),
+        "log": (_lazy("what the run wrote"), _log),
+        "cancel": (_lazy("cancel runs"), _cancel),
+        "retry": (_lazy("a new run like one that has ended"), _retry),
+        "release": (_lazy("let a quarantined run go on"), _id),
+        "why": (_lazy("why a run does not start"), _id),
     }
 
     def do_trigger(self, options: dict[str, Any]) -> None:
@@ -98,13 +100,13 @@ class Command(face.FaceCommand):
         """What it wrote."""
         run = services.find_run(options["run"])
         if options["follow"]:
-            _follow(run, options, lambda chunk: watch.write_chunk(chunk, stdout=self.stdout._out))  # type: ignore[attr-defined]
+            _follow(run, options, lambda chunk: watch.write_chunk(chunk, stdout=face.raw(self.stdout)))
             return
         after = 0
         while True:
             page = logs.read_log(run, after=after, now=clock.now())
             for chunk in page.chunks:
-                watch.write_chunk(chunk, stdout=self.stdout._out)  # type: ignore[attr-defined]
+                watch.write_chunk(chunk, stdout=face.raw(self.stdout))
             if not page.chunks:
                 return
             after = page.next
@@ -140,7 +142,7 @@ class Command(face.FaceCommand):
         run = services.find_run(options["run"])
         reasons = [dataclasses.asdict(reason) for reason in blockers_of(run, clock.now())]
         if not reasons and options["output"] == "table":
-            self.stdout.write(_text("Nothing is in its way (%(status)s).") % {"status": run.status})
+            self.stdout.write(_("Nothing is in its way (%(status)s).") % {"status": run.status})
             return
         columns = ("code", "text", "holder", "since", "remedy")
         terminal = self.stdout.isatty()
@@ -164,7 +166,7 @@ def watched_or_shown(command: face.FaceCommand, run: TaskRun, options: dict[str,
         data = RunShape(run).data if options["output"] != "table" else RunSummary(run).data
         command.show(data, options)
         return
-    out = command.stdout._out if options["output"] == "table" else sys.stderr  # type: ignore[attr-defined]
+    out = face.raw(command.stdout) if options["output"] == "table" else sys.stderr
     run = _follow(run, options, lambda chunk: watch.write_chunk(chunk, stdout=out), end=False)
     if options["output"] != "table":
         command.show(RunShape(run).data, options)
@@ -175,7 +177,7 @@ def _follow(run: TaskRun, options: dict[str, Any], write: Any, *, end: bool = Tr
     try:
         run = watch.follow(run.pk, write=write, changed=_tell, timeout_seconds=options["timeout"])
     except watch.WatchTimeout:
-        text = _text("run %(run)s had not ended after %(seconds)s seconds; it goes on")
+        text = _("run %(run)s had not ended after %(seconds)s seconds; it goes on")
         raise CommandError(
             text % {"run": run.pk, "seconds": options["timeout"]}, returncode=face.WATCH_TIMEOUT
         ) from None
@@ -192,5 +194,5 @@ def _judge(run: TaskRun) -> None:
     if run.status == RunStatus.COMPLETED.value:
         return
     first = (run.error_message.strip().splitlines() or [""])[-1]
-    text = _text("run %(run)s ended as %(status)s") % {"run": run.pk, "status": run.status}
+    text = _("run %(run)s ended as %(status)s") % {"run": run.pk, "status": run.status}
     raise CommandError(f"{text}: {first}" if first else text, returncode=face.FAILED)

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 class Command(BaseCommand):
     """Claims due runs and publishes them, fires schedules, and watches leases, until SIGTERM or Ctrl-C."""
 
-    help = _("Run a dispatcher; any number may run at once.")
+    help: Any = _("Run a dispatcher; any number may run at once.")
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Run until asked to stop."""

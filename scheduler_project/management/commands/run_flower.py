@@ -6,7 +6,8 @@ from argparse import ArgumentParser
 from typing import Any, Final
 
 from django.core.management.base import BaseCommand
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 #: Flower has no rights management of its own, so it is never offered to the network: put a gateway before it.
 ADDRESS: Final = "127.0.0.1"
@@ -15,7 +16,9 @@ ADDRESS: Final = "127.0.0.1"
 class Command(BaseCommand):
     """Start Flower."""
 
-    help = _("Start Flower, Celery's monitor, on 127.0.0.1. What it shows is telemetry; the runs are in the database.")
+    help: Any = _lazy(
+        "Start Flower, Celery's monitor, on 127.0.0.1. What it shows is telemetry; the runs are in the database."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Options of the command."""

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 class Command(BaseCommand):
     """Takes reports and heartbeats from the broker into the database until SIGTERM or Ctrl-C."""
 
-    help = _("Run an ingest; any number may run at once.")
+    help: Any = _("Run an ingest; any number may run at once.")
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Run until asked to stop."""

@@ -8,8 +8,8 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.utils.translation import gettext as _text
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
@@ -50,7 +50,7 @@ class Server(BaseApplication):
 class Command(BaseCommand):
     """Serve HTTP."""
 
-    help = _("Serve the REST interface and the admin until SIGTERM.")
+    help: Any = _lazy("Serve the REST interface and the admin until SIGTERM.")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Options of the command."""
@@ -63,7 +63,7 @@ class Command(BaseCommand):
         """Serve until stopped."""
         for name, low, high in (("port", 1, 65535), ("workers", 1, 64), ("threads", 1, 256)):
             if not low <= options[name] <= high:
-                text = _text("--%(name)s must be %(low)s to %(high)s")
+                text = _("--%(name)s must be %(low)s to %(high)s")
                 raise CommandError(text % {"name": name, "low": low, "high": high}, returncode=2)
         host = f"[{options['host']}]" if ":" in options["host"] else options["host"]
         # An address that gunicorn would take from the environment is not the one that was asked for.

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from scheduler_project.management.face import PlainCommand
 from tasks_app import services
@@ -17,7 +17,7 @@ from tasks_app.models import Task
 class Command(PlainCommand):
     """Make the demonstration tasks."""
 
-    help = _("Make three demonstration tasks and run each once; those that were there once are left alone.")
+    help: Any = _lazy("Make three demonstration tasks and run each once; those that were there once are left alone.")
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Make what was never there: a task that somebody deleted stays deleted."""

@@ -6,7 +6,8 @@ import json
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from scheduler_project.api.tasks import TaskShape
 from scheduler_project.management import face
@@ -66,17 +67,17 @@ def _trigger(parser: CommandParser) -> None:
 class Command(face.FaceCommand):
     """Tasks."""
 
-    help = _("List, show, create, change, delete, pause, resume and trigger tasks.")
+    help: Any = _lazy("List, show, create, change, delete, pause, resume and trigger tasks.")
     columns = ("id", "name", "state", "executor", "task_type", "every_seconds", "next_fire_at", "version")
     actions: ClassVar = {
-        "list": (_("tasks by name"), _list),
-        "show": (_("one task"), _reference),
-        "create": (_("make a task"), _create),
-        "update": (_("change some fields of a task"), _update),
-        "delete": (_("take a task out of use; its history stays"), _reference),
-        "pause": (_("no run starts from now on"), _pause),
-        "resume": (_("runs start again"), _reference),
-        "trigger": (_("submit a run now"), _trigger),
+        "list": (_lazy("tasks by name"), _list),
+        "show": (_lazy("one task"), _reference),
+        "create": (_lazy("make a task"), _create),
+        "update": (_lazy("change some fields of a task"), _update),
+        "delete": (_lazy("take a task out of use; its history stays"), _reference),
+        "pause": (_lazy("no run starts from now on"), _pause),
+        "resume": (_lazy("runs start again"), _reference),
+        "trigger": (_lazy("submit a run now"), _trigger),
     }
 
     def do_list(self, options: dict[str, Any]) -> None:
@@ -140,9 +141,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     for word in options["set"]:
         field, separator, text = word.partition("=")
         if not separator:
-            raise CommandError(
-                str(_('--set needs FIELD=VALUE, not "%(given)s"')) % {"given": word}, returncode=face.USAGE
-            )
+            raise CommandError(_('--set needs FIELD=VALUE, not "%(given)s"') % {"given": word}, returncode=face.USAGE)
         try:
             given[field] = json.loads(text)
         except ValueError:

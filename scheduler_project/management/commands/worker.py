@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandParser
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 
 from scheduler_project.api.workers import WorkerShape
 from scheduler_project.management import face
 from tasks_app.clock import clock
 from tasks_app.errors import NotFound
+from tasks_app.text import Text
 from workers_app.conf import conf
 from workers_app.models import Worker
 from workers_app.querysets import WorkerQuerySet
@@ -28,16 +30,16 @@ def _nothing(_parser: CommandParser) -> None:
 class Command(face.FaceCommand):
     """Workers."""
 
-    help = _("List and show workers; let them take no more work, or take work again.")
+    help: Any = _lazy("List and show workers; let them take no more work, or take work again.")
     columns = (
         "name", "state", "current_task_count", "max_concurrent_tasks", "cpu_percent", "memory_percent",
         "supported_task_types", "host", "last_heartbeat",
     )  # fmt: skip
     actions: ClassVar = {
-        "list": (_("all workers"), _nothing),
-        "show": (_("one worker"), _name),
-        "drain": (_("take no more work; what runs goes on"), _name),
-        "resume": (_("take work again"), _name),
+        "list": (_lazy("all workers"), _nothing),
+        "show": (_lazy("one worker"), _name),
+        "drain": (_lazy("take no more work; what runs goes on"), _name),
+        "resume": (_lazy("take work again"), _name),
     }
 
     def do_list(self, options: dict[str, Any]) -> None:
@@ -71,5 +73,5 @@ def _found(name: str) -> Worker:
     worker = _workers().filter(pk=name).first() if "\x00" not in name else None
     if worker is None:
         names = list(Worker.objects.values_list("name", flat=True)[:1000])
-        raise NotFound(face.suggested(name, names, face.Text('there is no worker "%(given)s"', given=name)))
+        raise NotFound(face.suggested(name, names, Text('there is no worker "%(given)s"', given=name)))
     return worker
