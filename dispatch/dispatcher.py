@@ -156,10 +156,12 @@ class Dispatcher:
             return SOON_SECONDS
         longest = self._settings.tick_seconds if self._doorbell.rings else self._settings.poll_seconds
         waits = [longest, *(self._queue_circuits[name].wait_seconds(at) for name in suspended)]
-        for instant in (done.next_due_at, queries.next_fire()):
-            if instant is not None:
-                # A little more than to the instant, so that it has come when the database is asked.
-                waits.append(max(0.0, (instant - now).total_seconds()) + 0.001)  # noqa: PERF401  (one that fails must not take the others along)
+        # A little more than to the instant, so that it has come when the database is asked.
+        waits += [
+            max(0.0, (instant - now).total_seconds()) + 0.001
+            for instant in (done.next_due_at, queries.next_fire())
+            if instant is not None
+        ]
         return max(SOON_SECONDS, min(waits))
 
     def _publish(self, claimed: Sequence[Claimed], now: datetime) -> int:
