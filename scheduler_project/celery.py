@@ -24,7 +24,7 @@ def make_app() -> Celery:
     from workers_app import wiring
     from workers_app.conf import conf
 
-    # Celery's Django fix-up closes every connection before and after each task. `workers_app` keeps connections in order
+    # Celery's Django fix-up closes every connection before and after each task. `workers_app` keeps them in order
     # by Django's own rule (CONN_MAX_AGE) instead, or each permit would begin with a new connection.
     made = Celery("signalbox", fixups=[])
     made.conf.update(
@@ -52,7 +52,7 @@ def make_app() -> Celery:
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_enable_remote_control=True,
-        # By default this queue belongs to one connection, and a worker of the same name cannot start beside a predecessor
+        # By default this queue belongs to one connection: a worker of the same name cannot start beside a predecessor
         # that stands still. Durable, because newer RabbitMQ refuses queues that are neither; it expires by itself.
         control_queue_exclusive=False,
         control_queue_durable=True,

@@ -18,10 +18,8 @@ def from_url(url: str, *, pool: bool) -> dict[str, Any]:
     """The entry for DATABASES. Raises ImproperlyConfigured for anything but the two forms above."""
     parts = urlsplit(url)
     if parts.scheme == "sqlite":
-        path = unquote(parts.path)
         # sqlite:///relative and sqlite:////absolute, as everywhere else
-        name = path[1:] if path.startswith("/") else path
-        name = name if name.startswith(("/", ":")) or not path.startswith("//") else "/" + name.lstrip("/")
+        name = unquote(parts.path).removeprefix("/")
         if not name:
             raise ImproperlyConfigured("SIGNALBOX_DATABASE_URL names no file: sqlite:///path")
         return {

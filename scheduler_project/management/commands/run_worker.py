@@ -17,13 +17,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Options of the command."""
-        parser.add_argument(
-            "--name", default=socket.gethostname().partition(".")[0], help=_("worker id, without dots")
-        )
+        parser.add_argument("--name", default=socket.gethostname().partition(".")[0], help=_("worker id, without dots"))
         parser.add_argument("--slots", type=int, default=2, help=_("bodies at the same time"))
-        parser.add_argument(
-            "--task-types", default="", help=_("comma separated; default: all configured ones")
-        )
+        parser.add_argument("--task-types", default="", help=_("comma separated; default: all configured ones"))
         parser.add_argument("--loglevel", default="INFO")
 
     def handle(self, *_args: Any, **options: Any) -> None:
