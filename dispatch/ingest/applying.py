@@ -13,6 +13,7 @@ from dispatch.ingest.sorting import LogChunk, Progress
 from tasks_app import lifecycle
 from tasks_app.crashpoints import reach
 from tasks_app.lifecycle import Finished, HandBack
+from tasks_app.lifecycle.arrays import column_arrays
 from tasks_app.lifecycle.rows import insert_rows, postgres_cursor
 from tasks_app.models import RunLogChunk, TaskRun, TaskRunAttempt
 from tasks_app.parameters import canonical_json
@@ -110,7 +111,7 @@ def _write_progress(rows: Sequence[tuple[int, UUID, int, int, str]]) -> int:
             UPDATE "{table}" AS run SET progress = locked.progress FROM locked WHERE run.id = locked.id
         """
         with postgres_cursor() as cursor:
-            cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)])
+            cursor.execute(sql, column_arrays(rows))
             return int(cursor.rowcount)
     sql = f"""
         UPDATE "{table}" SET progress = %s WHERE id = %s AND token = %s AND attempt = %s AND status = 'RUNNING'

@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.db import connection, transaction
 
 from dispatch import metrics
+from tasks_app.lifecycle.arrays import column_arrays
 from tasks_app.lifecycle.rows import postgres_cursor
 from tasks_app.messages.parsing import instant_of, storable, whole_number
 from workers_app.models import Worker
@@ -83,7 +84,7 @@ def _write(rows: list[tuple[Any, ...]]) -> int:
             WHERE worker.name = given.name
         """
         with postgres_cursor() as cursor:
-            cursor.execute(sql, [list(column) for column in zip(*rows, strict=True)])
+            cursor.execute(sql, column_arrays(rows))
             return int(cursor.rowcount)
     assignments = ", ".join(f"{column} = %s" for column, _ in _COLUMNS)
     sql = f'UPDATE "{table}" SET {assignments} WHERE name = %s AND (last_heartbeat IS NULL OR last_heartbeat < %s)'

@@ -1,7 +1,7 @@
 """Locking and writing many rows at once, on PostgreSQL and on SQLite.
 
 PostgreSQL: one `UPDATE … FROM unnest(…)` or `INSERT … SELECT … FROM unnest(…)` a batch, parameters bound on the
-server and in binary, twenty times faster than an UPDATE with a CASE per row. SQLite: `executemany` in the same
+server, one array a column, twenty times faster than an UPDATE with a CASE per row. SQLite: `executemany` in the same
 transaction. Both take rows that the caller has locked and compared.
 """
 
@@ -16,6 +16,7 @@ from uuid import UUID
 
 from django.db import connection, models
 
+from tasks_app.lifecycle.arrays import array_literal, column_arrays
 from tasks_app.models import TaskRun
 from tasks_app.retry import RetryPolicy
 
@@ -51,6 +52,12 @@ class LockedRun(NamedTuple):
         )
 
 
+_LOCK_SQL = (
+    f"SELECT {', '.join(LockedRun._fields)} FROM {TaskRun._meta.db_table} "
+    "WHERE id = ANY (%s::bigint[]) ORDER BY id FOR UPDATE"
+)
+
+
 def lock_runs(ids: Iterable[int], *, skip_locked: bool = False) -> dict[int, LockedRun]:
     """Lock these runs by primary key in sorted order and return them by id; unknown ids are absent.
 
@@ -60,6 +67,11 @@ def lock_runs(ids: Iterable[int], *, skip_locked: bool = False) -> dict[int, Loc
     wanted = sorted(set(ids))
     if not wanted:
         return {}
+    if connection.vendor == "postgresql":
+        with postgres_cursor() as cursor:
+            # Binary: read in C. One array: the statement is the same for any number, so that it is prepared once.
+            cursor.execute(_LOCK_SQL + (" SKIP LOCKED" if skip_locked else ""), [array_literal(wanted)], binary=True)
+            return {row[0]: LockedRun._make(row) for row in cursor.fetchall()}
     rows = (
         TaskRun.objects.select_for_update(skip_locked=skip_locked)
         .filter(pk__in=wanted)
@@ -86,7 +98,7 @@ def update_rows(model: type[models.Model], columns: Sequence[str], rows: Sequenc
     fields = _fields(model, columns)
     if connection.vendor == "postgresql":
         with postgres_cursor() as cursor:
-            cursor.execute(_update_sql(model, tuple(columns)), [list(column) for column in zip(*rows, strict=True)])
+            cursor.execute(_update_sql(model, tuple(columns)), column_arrays(rows))
         return
     assignments = ", ".join(f'"{field.column}" = %s' for field in fields)
     prepared = [
@@ -114,7 +126,7 @@ def insert_rows(
         with postgres_cursor() as cursor:
             cursor.execute(
                 _insert_sql(model, tuple(columns), ignore_conflicts),
-                [list(column) for column in zip(*rows, strict=True)],
+                column_arrays(rows),
             )
             return [] if ignore_conflicts else [row[0] for row in cursor.fetchall()]
     names = ", ".join(f'"{field.column}"' for field in fields)
