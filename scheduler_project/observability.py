@@ -18,6 +18,7 @@ from typing import Any, ClassVar, TextIO
 
 from django.http import HttpRequest, HttpResponseBase
 
+from scheduler_project import metrics
 from tasks_app import context
 
 #: W3C trace context, version 00: trace id, parent span id, flags.
@@ -218,13 +219,15 @@ class RequestContextMiddleware:
             response = self._get_response(request)
             response.headers["X-Request-Id"] = request_id
             response.headers["traceparent"] = traceparent
+            seconds = time.monotonic() - began
+            metrics.count_request(request.method, response.status_code, seconds)
             self._logger.log(
                 logging.DEBUG if request.path in {"/livez", "/readyz", "/metrics"} else logging.INFO,
                 "%s %s %s",
                 request.method,
                 request.path,
                 response.status_code,
-                extra={"duration_ms": round((time.monotonic() - began) * 1000, 1)},
+                extra={"duration_ms": round(seconds * 1000, 1)},
             )
         return response
 

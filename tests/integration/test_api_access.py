@@ -289,7 +289,9 @@ def test_a_database_that_is_away_makes_it_not_ready(monkeypatch):
 
 
 def test_metrics_are_in_prometheus_format():
-    assert b"# HELP" in Client().get("/metrics").content
+    Client().get("/livez")
+    text = Client().get("/metrics").content.decode()
+    assert 'signalbox_http_requests_total{method="GET",status="200"}' in text
 
 
 def test_triggering_needs_the_permission_to_add_runs():

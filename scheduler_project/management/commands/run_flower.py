@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run until stopped. FLOWER_BASIC_AUTH=user:password and Flower's other variables are heeded."""
         from scheduler_project.celery import app
+
+        # It asks workers before any is there, and says so line by line.
+        logging.getLogger("flower.inspector").setLevel(logging.ERROR)
 
         app.start(
             [
