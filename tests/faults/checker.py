@@ -17,6 +17,8 @@ from tests.faults.witness import AttemptRow, Fault, Plan, RunRow, Submission, Ve
 FINAL = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "SKIPPED", "LOST"})
 #: Clocks of two statements of one database, rounded and read one after the other.
 CLOCK_SLACK_SECONDS = 0.05
+#: A crash point's kill is written down a moment after it happened.
+NOTED_LATE_SECONDS = 3.0
 
 
 def check(given: Witnesses) -> Verdict:
@@ -112,6 +114,8 @@ class _Checking:
     def _fault_of_worker(self, row: AttemptRow) -> Fault | None:
         main = self._main_of(row)
         for fault in self.given.faults:
+            if not self._held_then(row, fault):
+                continue
             long = fault.seconds >= self.given.hold_seconds - CLOCK_SLACK_SECONDS
             if fault.kind == "kill" and fault.pid == main and main:
                 return fault
@@ -121,10 +125,17 @@ class _Checking:
                 return fault
         return None
 
+    def _held_then(self, row: AttemptRow, fault: Fault) -> bool:
+        """Whether the attempt was under way during the fault; one before or after it has another cause."""
+        at = fault.at + self.given.database_clock
+        until = (fault.until or fault.at) + self.given.database_clock
+        begun = row.permitted is None or row.permitted <= until + CLOCK_SLACK_SECONDS
+        return begun and row.ended >= at - NOTED_LATE_SECONDS
+
     def _fault_of_child(self, row: AttemptRow, spent: set[int]) -> Fault | None:
         pids = {item.pid for item in self.executions.get(row.run, ()) if item.attempt == row.number}
         for number, fault in enumerate(self.given.faults):
-            if fault.kind == "kill" and fault.pid in pids and number not in spent:
+            if fault.kind == "kill" and fault.pid in pids and number not in spent and self._held_then(row, fault):
                 spent.add(number)
                 return fault
         return None
@@ -133,7 +144,8 @@ class _Checking:
         # Killed before its body began, or a shell's script, whose pid is not its child's.
         main = self._main_of(row)
         for number, fault in enumerate(self.given.faults):
-            if fault.kind == "kill" and fault.main == main and main and fault.pid != main and number not in spent:
+            child = fault.kind == "kill" and fault.main == main and main and fault.pid != main
+            if child and number not in spent and self._held_then(row, fault):
                 spent.add(number)
                 return fault
         return None

@@ -55,6 +55,8 @@ def stale_report(system: System, load: Load) -> None:
     system.wait(
         lambda: role.fired("report.before_flush"), "a worker to stop before it reports", 60, meanwhile=load.pump
     )
+    if role.fired("report.before_flush") != [role.pid]:
+        raise HarnessError(f"{role.label} is {role.pid}; stopped {role.fired('report.before_flush')}")
     fault = system.note("stop", pid=role.pid, main=role.pid, note="report.before_flush")
     sql = (
         "SELECT count(*) FROM tasks_app_taskrun r JOIN workers_app_workerincarnation i ON i.id = r.incarnation_id "
@@ -194,6 +196,10 @@ def expose(
             except HarnessError as error:
                 say(f"{exposure.mutant} ({mutant or 'control'}): {error}")
                 raise
-        system.remove()
+        done = rounds[mutant]
+        if done.problem or (not mutant and not done.holds):
+            say(f"  its logs are kept: {system.folder}")
+        else:
+            system.remove()
     found = sorted(kind for kind in exposure.caught_by if rounds[exposure.mutant].verdict.violations[kind])
     return Caught(exposure.mutant, rounds[exposure.mutant], found, rounds.get(""))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.faults.checker import check
-from tests.faults.history import read_folder
+from tests.faults.history import raw_clock, read_folder
 from tests.faults.jobs_names import FAILING, SUCCEEDING
 from tests.faults.rows import FINAL, Away
 from tests.faults.system import HarnessError, System
@@ -134,8 +135,6 @@ class Load:
 
     def cancel(self, run: str) -> Cancel:
         """Cancel one run and keep the answer."""
-        from tests.faults.history import raw_clock
-
         asked = raw_clock()
         answer = self.system.client.order(do="cancel", run=run)
         said = answer["said"]
@@ -186,6 +185,7 @@ class Load:
             fires=database.fires(self.round),
             faults=system.faults,
             observed=list(self.observed),
+            database_clock=time.time() - raw_clock(),
             hold_seconds=system.hold_seconds,
             overlap_seconds=system.number("lease_margin_seconds") if overlap_seconds is None else overlap_seconds,
         )

@@ -94,7 +94,9 @@ class Role:
 
     def arm(self, point: str, action: str = "kill") -> None:
         """Make the next process of this role that reaches the point die or stop there."""
-        (self.crash / "armed" / point).write_text(action)
+        written = self.crash / f"{point}.new"
+        written.write_text(action)
+        written.rename(self.crash / "armed" / point)
 
     def disarm(self, point: str) -> None:
         """Take it back."""

@@ -130,8 +130,8 @@ class Witnesses:
     """Everything that is known about one round.
 
     observed: (run, final state) as seen while it went on, to find a final state that was left. hold_seconds: after
-    that long without the control plane a worker ends its bodies. overlap_seconds: what the margin allows. workerless
-    is for plain Celery, which has no rows to say which worker held an attempt.
+    that long without the control plane a worker ends its bodies. overlap_seconds: what the margin allows.
+    database_clock: what to add to the raw monotonic clock for the database's clock.
     """
 
     executions: Sequence[Execution] = ()
@@ -146,6 +146,7 @@ class Witnesses:
     observed: Sequence[tuple[str, str]] = ()
     hold_seconds: float = 9.0
     overlap_seconds: float = 1.0
+    database_clock: float = 0.0
 
 
 #: Verdict kinds and what each means; the order of every table.

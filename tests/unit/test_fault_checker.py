@@ -150,6 +150,13 @@ def test_a_stop_shorter_than_the_lease_excuses_nothing():
     assert check(change(RECOVERED, faults=[Fault("stop", 10.5, 21.0, pid=50, main=50)])).holds
 
 
+def test_a_fault_excuses_only_what_was_under_way_then():
+    earlier = [dataclasses.replace(row, ended=5.0) for row in RECOVERED.attempts]
+    assert "false_losses" in only(check(change(RECOVERED, attempts=earlier)))
+    later = [dataclasses.replace(row, permitted=11.0) for row in RECOVERED.attempts]
+    assert "false_losses" in only(check(change(RECOVERED, attempts=later)))
+
+
 def test_a_lease_that_is_judged_over_too_early_is_a_false_loss():
     early = [dataclasses.replace(row, over=row.renewed + 4.0) for row in RECOVERED.incarnations]
     assert "false_losses" in only(check(change(RECOVERED, incarnations=early)))
