@@ -77,15 +77,12 @@ class Task(models.Model):
         verbose_name_plural = _("tasks")
         ordering = ("name",)
         constraints = (
-            models.UniqueConstraint(
-                fields=("name",), condition=Q(deleted_at__isnull=True), name="task_name_unique"
-            ),
+            models.UniqueConstraint(fields=("name",), condition=Q(deleted_at__isnull=True), name="task_name_unique"),
             models.CheckConstraint(condition=Q(timeout_seconds__gt=0), name="task_timeout_above_zero"),
             models.CheckConstraint(condition=Q(priority__lte=9), name="task_priority_0_to_9"),
             models.CheckConstraint(condition=Q(quarantine_after__gt=0), name="task_quarantine_above_zero"),
             models.CheckConstraint(
-                condition=Q(retry_delay_seconds__gte=0)
-                & Q(retry_delay_cap_seconds__gte=F("retry_delay_seconds")),
+                condition=Q(retry_delay_seconds__gte=0) & Q(retry_delay_cap_seconds__gte=F("retry_delay_seconds")),
                 name="task_retry_delays_ordered",
             ),
         )
@@ -121,9 +118,7 @@ class TaskRun(models.Model):
     which fairness between tenants will share slots.
     """
 
-    task = models.ForeignKey(
-        Task, models.PROTECT, related_name="runs", verbose_name=_("task"), db_index=False
-    )
+    task = models.ForeignKey(Task, models.PROTECT, related_name="runs", verbose_name=_("task"), db_index=False)
     task_version = models.PositiveIntegerField(_("task version"))
     task_name = models.CharField(_("task name"), max_length=200)
     task_type = models.CharField(_("task type"), max_length=50)
@@ -193,9 +188,7 @@ class TaskRun(models.Model):
         verbose_name_plural = _("runs")
         ordering = ("-id",)
         constraints = (
-            models.CheckConstraint(
-                condition=Q(status__in=[s.value for s in RunStatus]), name="run_status_known"
-            ),
+            models.CheckConstraint(condition=Q(status__in=[s.value for s in RunStatus]), name="run_status_known"),
             models.CheckConstraint(
                 condition=(
                     Q(status__in=FINAL_VALUES, completed_at__isnull=False)
@@ -204,8 +197,7 @@ class TaskRun(models.Model):
                 name="run_completed_at_iff_final",
             ),
             models.CheckConstraint(
-                condition=~Q(status__in=[RunStatus.DISPATCHED.value, RunStatus.RUNNING.value])
-                | Q(token__isnull=False),
+                condition=~Q(status__in=[RunStatus.DISPATCHED.value, RunStatus.RUNNING.value]) | Q(token__isnull=False),
                 name="run_in_flight_has_token",
             ),
             models.CheckConstraint(
@@ -227,9 +219,7 @@ class TaskRun(models.Model):
                 name="run_claim",
             ),
             # Credit: what is out for a queue, and how long its oldest message waits.
-            models.Index(
-                fields=("task_type", "dispatched_at"), condition=Q(status="DISPATCHED"), name="run_waiting"
-            ),
+            models.Index(fields=("task_type", "dispatched_at"), condition=Q(status="DISPATCHED"), name="run_waiting"),
             # Reaper: not permitted in time; held by an incarnation; past its deadline.
             models.Index(fields=("permit_by",), condition=Q(status="DISPATCHED"), name="run_permit_by"),
             models.Index(fields=("incarnation_id",), condition=Q(status="RUNNING"), name="run_held_by"),
@@ -257,9 +247,7 @@ class TaskRun(models.Model):
 class TaskRunAttempt(models.Model):
     """An attempt that ended, written by the verb that ended it; never changed afterwards."""
 
-    run = models.ForeignKey(
-        TaskRun, models.CASCADE, related_name="attempts", verbose_name=_("run"), db_index=False
-    )
+    run = models.ForeignKey(TaskRun, models.CASCADE, related_name="attempts", verbose_name=_("run"), db_index=False)
     number = models.PositiveSmallIntegerField(_("attempt"))
     status = models.CharField(_("outcome"), max_length=12, choices=[(o.value, o.value) for o in Outcome])
     token = models.UUIDField(_("dispatch token"))
@@ -286,9 +274,7 @@ class TaskRunAttempt(models.Model):
 class RunEvent(models.Model):
     """Something that happened to a run and that its own columns do not tell any more."""
 
-    run = models.ForeignKey(
-        TaskRun, models.CASCADE, related_name="events", verbose_name=_("run"), db_index=False
-    )
+    run = models.ForeignKey(TaskRun, models.CASCADE, related_name="events", verbose_name=_("run"), db_index=False)
     at = models.DateTimeField(_("at"))
     kind = models.CharField(_("kind"), max_length=40)
     attempt = models.PositiveSmallIntegerField(_("attempt"))
@@ -307,9 +293,7 @@ class RunEvent(models.Model):
 class RunLogChunk(models.Model):
     """A piece of an attempt's output, in the order in which its child wrote it."""
 
-    run = models.ForeignKey(
-        TaskRun, models.CASCADE, related_name="log_chunks", verbose_name=_("run"), db_index=False
-    )
+    run = models.ForeignKey(TaskRun, models.CASCADE, related_name="log_chunks", verbose_name=_("run"), db_index=False)
     attempt = models.PositiveSmallIntegerField(_("attempt"))
     #: Token of the dispatch that wrote it: a stale worker's output is refused, not mixed in.
     token = models.UUIDField(_("dispatch token"))
@@ -348,9 +332,7 @@ class Schedule(models.Model):
         verbose_name_plural = _("schedules")
         ordering = ("id",)
         indexes = (
-            models.Index(
-                fields=("next_fire_at",), condition=Q(next_fire_at__isnull=False), name="schedule_due"
-            ),
+            models.Index(fields=("next_fire_at",), condition=Q(next_fire_at__isnull=False), name="schedule_due"),
         )
 
     def __str__(self) -> str:
@@ -365,9 +347,7 @@ class ScheduleFire(models.Model):
     )
     instant = models.DateTimeField(_("nominal time"))
     backfill = models.PositiveIntegerField(_("backfill"), default=0)
-    run = models.ForeignKey(
-        TaskRun, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("run")
-    )
+    run = models.ForeignKey(TaskRun, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("run"))
     decision = models.CharField(
         _("decision"), max_length=10, choices=[("fired", _("fired")), ("skipped", _("skipped"))]
     )

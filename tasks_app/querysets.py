@@ -37,9 +37,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         if connections[self.db].vendor != "postgresql":
             return self.live().filter(pk=task_id).exists()
         with connections[self.db].cursor() as cursor:
-            cursor.execute(
-                "SELECT 1 FROM tasks_app_task WHERE id = %s AND deleted_at IS NULL FOR KEY SHARE", [task_id]
-            )
+            cursor.execute("SELECT 1 FROM tasks_app_task WHERE id = %s AND deleted_at IS NULL FOR KEY SHARE", [task_id])
             return cursor.fetchone() is not None
 
 

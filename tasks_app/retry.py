@@ -66,11 +66,7 @@ def decide(end: AttemptEnd, policy: RetryPolicy, jitter: float) -> Next:
         return Next(RunStatus.COMPLETED, crashes)
     if end.cancel_requested or end.outcome is Outcome.CANCELLED:
         return Next(RunStatus.CANCELLED, crashes)
-    if (
-        end.outcome is Outcome.LOST
-        and crashes >= policy.quarantine_after
-        and end.attempt <= policy.max_retries
-    ):
+    if end.outcome is Outcome.LOST and crashes >= policy.quarantine_after and end.attempt <= policy.max_retries:
         return Next(RunStatus.QUARANTINED, crashes)
     if not end.retryable or end.attempt > policy.max_retries:
         return Next(RunStatus(end.outcome.value), crashes)

@@ -42,9 +42,7 @@ TRANSITIONS: Final[dict[str, dict[RunStatus, frozenset[RunStatus]]]] = {
     "release": {S.QUARANTINED: frozenset({S.PENDING})},
 }
 
-FINAL: Final[frozenset[RunStatus]] = frozenset(
-    {S.COMPLETED, S.FAILED, S.TIMEOUT, S.CANCELLED, S.SKIPPED, S.LOST}
-)
+FINAL: Final[frozenset[RunStatus]] = frozenset({S.COMPLETED, S.FAILED, S.TIMEOUT, S.CANCELLED, S.SKIPPED, S.LOST})
 ACTIVE: Final[frozenset[RunStatus]] = frozenset(RunStatus) - FINAL
 #: States in which a message for the run, or a body, may exist somewhere.
 IN_FLIGHT: Final[frozenset[RunStatus]] = frozenset({S.DISPATCHED, S.RUNNING})

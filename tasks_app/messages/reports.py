@@ -58,9 +58,7 @@ def pack_encoded(
     worker_id: str, incarnation_id: str, reports: Sequence[bytes], ring: KeyRing
 ) -> tuple[dict[str, Any], bytes]:
     """The same for reports that are JSON text already: a worker's main process only passes on what children wrote."""
-    head = json.dumps(
-        {"v": VERSION, "worker_id": worker_id, "incarnation_id": incarnation_id}, separators=(",", ":")
-    )
+    head = json.dumps({"v": VERSION, "worker_id": worker_id, "incarnation_id": incarnation_id}, separators=(",", ":"))
     body = head[:-1].encode() + b',"reports":[' + b",".join(reports) + b"]}"
     return {"key_id": ring.active, "signature": ring.sign(body)}, body
 

@@ -4,14 +4,15 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tasks_app', '0001_initial'),
+        ("tasks_app", "0001_initial"),
     ]
 
     operations = [
         migrations.AddIndex(
-            model_name='taskrun',
-            index=models.Index(condition=models.Q(('retry_of__isnull', False)), fields=['retry_of'], name='run_retry_of'),
+            model_name="taskrun",
+            index=models.Index(
+                condition=models.Q(("retry_of__isnull", False)), fields=["retry_of"], name="run_retry_of"
+            ),
         ),
     ]

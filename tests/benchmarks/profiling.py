@@ -1,8 +1,8 @@
 """What limits throughput: py-spy on Signalbox's processes during one load, a table of self time for each.
 
-Sampling disturbs what it samples, so a profile is a sitting of its own and its rate is not kept. Only samples
-in which a thread was on a processor count (py-spy's default); their share of all samples says how busy the
-process was: the one that comes near 100 % is the limit, and when none does, the machine is.
+Sampling disturbs what it samples, so a profile is a load of its own and its rate is not kept. Only samples in which
+a thread held the interpreter count; their share of all samples says how busy the process was. The one that comes
+near 100 % is the limit; when none does, the machine is, or they wait for each other.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Recorder:
         self._path = path.with_name(path.name.replace(" ", "-"))
         program = Path(sys.executable).with_name("py-spy")
         self._process = subprocess.Popen(
-            [program, "record", "--pid", str(pid), "--rate", str(HERTZ), "--format", "raw", "--nonblocking",
+            [program, "record", "--pid", str(pid), "--rate", str(HERTZ), "--format", "raw", "--gil", "--nonblocking",
              "--output", self._path],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip

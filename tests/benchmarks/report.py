@@ -175,8 +175,8 @@ def _bars(figures: Mapping[str, Any]) -> str:
 def _profile(profile: Mapping[str, Any]) -> str:
     text = (
         f"A load of its own with py-spy on each process, {profile['runs']:,} runs. *Busy* is the share of the load "
-        "in which the process had a thread that was not idle; below are shares of that time: by function alone, and "
-        "in or below functions of Signalbox.\n"
+        "in which the process had a thread that held the interpreter; below are shares of that time: by function alone, "
+        "and in or below functions of Signalbox.\n"
     )
     parts = ["## What limits it\n", text]
     for role, found in profile["processes"].items():

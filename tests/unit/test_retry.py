@@ -9,9 +9,7 @@ POLICY = RetryPolicy(max_retries=3, delay_seconds=2.0, delay_cap_seconds=10.0, q
 
 
 def end(outcome: Outcome, attempt: int = 1, crashes: int = 0, cancelled: bool = False, **more) -> AttemptEnd:
-    return AttemptEnd(
-        outcome=outcome, attempt=attempt, crash_count=crashes, cancel_requested=cancelled, **more
-    )
+    return AttemptEnd(outcome=outcome, attempt=attempt, crash_count=crashes, cancel_requested=cancelled, **more)
 
 
 def test_the_delay_bound_doubles_up_to_the_cap():

@@ -7,68 +7,102 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('name', models.CharField(max_length=200, primary_key=True, serialize=False, verbose_name='name')),
-                ('supported_task_types', models.JSONField(default=list, verbose_name='task types')),
-                ('functions', models.JSONField(blank=True, default=list, verbose_name='registered functions')),
-                ('labels', models.JSONField(blank=True, default=dict, verbose_name='labels')),
-                ('pool', models.CharField(default='prefork', max_length=20, verbose_name='pool')),
-                ('max_concurrent_tasks', models.PositiveIntegerField(default=0, verbose_name='slots')),
-                ('current_task_count', models.PositiveIntegerField(default=0, verbose_name='running')),
-                ('load_percentage', models.FloatField(default=0, verbose_name='slots in use (%)')),
-                ('cpu_percent', models.FloatField(blank=True, null=True, verbose_name='CPU (%)')),
-                ('memory_percent', models.FloatField(blank=True, null=True, verbose_name='memory (%)')),
-                ('memory_rss_bytes', models.BigIntegerField(blank=True, null=True, verbose_name='resident memory (bytes)')),
-                ('network_sent_bytes', models.BigIntegerField(blank=True, null=True, verbose_name='network sent (bytes)')),
-                ('network_received_bytes', models.BigIntegerField(blank=True, null=True, verbose_name='network received (bytes)')),
-                ('host', models.CharField(blank=True, default='', max_length=255, verbose_name='host')),
-                ('pid', models.PositiveIntegerField(blank=True, null=True, verbose_name='process id')),
-                ('code_version', models.CharField(blank=True, default='', max_length=100, verbose_name='code version')),
-                ('last_heartbeat', models.DateTimeField(blank=True, null=True, verbose_name='last heartbeat')),
-                ('registered_at', models.DateTimeField(verbose_name='registered at')),
-                ('draining_since', models.DateTimeField(blank=True, null=True, verbose_name='draining since')),
-                ('drain_requested_by', models.CharField(blank=True, default='', max_length=150, verbose_name='drain requested by')),
+                ("name", models.CharField(max_length=200, primary_key=True, serialize=False, verbose_name="name")),
+                ("supported_task_types", models.JSONField(default=list, verbose_name="task types")),
+                ("functions", models.JSONField(blank=True, default=list, verbose_name="registered functions")),
+                ("labels", models.JSONField(blank=True, default=dict, verbose_name="labels")),
+                ("pool", models.CharField(default="prefork", max_length=20, verbose_name="pool")),
+                ("max_concurrent_tasks", models.PositiveIntegerField(default=0, verbose_name="slots")),
+                ("current_task_count", models.PositiveIntegerField(default=0, verbose_name="running")),
+                ("load_percentage", models.FloatField(default=0, verbose_name="slots in use (%)")),
+                ("cpu_percent", models.FloatField(blank=True, null=True, verbose_name="CPU (%)")),
+                ("memory_percent", models.FloatField(blank=True, null=True, verbose_name="memory (%)")),
+                (
+                    "memory_rss_bytes",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="resident memory (bytes)"),
+                ),
+                (
+                    "network_sent_bytes",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="network sent (bytes)"),
+                ),
+                (
+                    "network_received_bytes",
+                    models.BigIntegerField(blank=True, null=True, verbose_name="network received (bytes)"),
+                ),
+                ("host", models.CharField(blank=True, default="", max_length=255, verbose_name="host")),
+                ("pid", models.PositiveIntegerField(blank=True, null=True, verbose_name="process id")),
+                ("code_version", models.CharField(blank=True, default="", max_length=100, verbose_name="code version")),
+                ("last_heartbeat", models.DateTimeField(blank=True, null=True, verbose_name="last heartbeat")),
+                ("registered_at", models.DateTimeField(verbose_name="registered at")),
+                ("draining_since", models.DateTimeField(blank=True, null=True, verbose_name="draining since")),
+                (
+                    "drain_requested_by",
+                    models.CharField(blank=True, default="", max_length=150, verbose_name="drain requested by"),
+                ),
             ],
             options={
-                'verbose_name': 'worker',
-                'verbose_name_plural': 'workers',
-                'ordering': ('name',),
-                'constraints': [models.CheckConstraint(condition=models.Q(models.Q(('name', ''), _negated=True), models.Q(('name__contains', '.'), _negated=True)), name='worker_name_without_dots')],
+                "verbose_name": "worker",
+                "verbose_name_plural": "workers",
+                "ordering": ("name",),
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("name", ""), _negated=True), models.Q(("name__contains", "."), _negated=True)
+                        ),
+                        name="worker_name_without_dots",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='WorkerIncarnation',
+            name="WorkerIncarnation",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
-                ('counter', models.BigIntegerField(default=0, verbose_name='lease counter')),
-                ('lease_seconds', models.FloatField(verbose_name='lease (s)')),
-                ('draining', models.BooleanField(default=False, verbose_name='draining')),
-                ('slots', models.PositiveIntegerField(default=0, verbose_name='slots')),
-                ('task_types', models.JSONField(default=list, verbose_name='task types')),
-                ('host', models.CharField(blank=True, default='', max_length=255, verbose_name='host')),
-                ('pid', models.PositiveIntegerField(blank=True, null=True, verbose_name='process id')),
-                ('code_version', models.CharField(blank=True, default='', max_length=100, verbose_name='code version')),
-                ('started_at', models.DateTimeField(verbose_name='started at')),
-                ('renewed_at', models.DateTimeField(verbose_name='renewed at')),
-                ('over_at', models.DateTimeField(blank=True, null=True, verbose_name='over at')),
-                ('ended_cleanly', models.BooleanField(default=False, verbose_name='ended cleanly')),
-                ('worker', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='incarnations', to='workers_app.worker', verbose_name='worker')),
+                ("id", models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
+                ("counter", models.BigIntegerField(default=0, verbose_name="lease counter")),
+                ("lease_seconds", models.FloatField(verbose_name="lease (s)")),
+                ("draining", models.BooleanField(default=False, verbose_name="draining")),
+                ("slots", models.PositiveIntegerField(default=0, verbose_name="slots")),
+                ("task_types", models.JSONField(default=list, verbose_name="task types")),
+                ("host", models.CharField(blank=True, default="", max_length=255, verbose_name="host")),
+                ("pid", models.PositiveIntegerField(blank=True, null=True, verbose_name="process id")),
+                ("code_version", models.CharField(blank=True, default="", max_length=100, verbose_name="code version")),
+                ("started_at", models.DateTimeField(verbose_name="started at")),
+                ("renewed_at", models.DateTimeField(verbose_name="renewed at")),
+                ("over_at", models.DateTimeField(blank=True, null=True, verbose_name="over at")),
+                ("ended_cleanly", models.BooleanField(default=False, verbose_name="ended cleanly")),
+                (
+                    "worker",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="incarnations",
+                        to="workers_app.worker",
+                        verbose_name="worker",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'worker incarnation',
-                'verbose_name_plural': 'worker incarnations',
-                'ordering': ('-started_at', 'id'),
-                'indexes': [models.Index(condition=models.Q(('over_at__isnull', True)), fields=['worker'], name='incarnation_live')],
-                'constraints': [models.CheckConstraint(condition=models.Q(('ended_cleanly', False), ('over_at__isnull', False), _connector='OR'), name='incarnation_clean_end_is_over')],
+                "verbose_name": "worker incarnation",
+                "verbose_name_plural": "worker incarnations",
+                "ordering": ("-started_at", "id"),
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("over_at__isnull", True)), fields=["worker"], name="incarnation_live"
+                    )
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("ended_cleanly", False), ("over_at__isnull", False), _connector="OR"),
+                        name="incarnation_clean_end_is_over",
+                    )
+                ],
             },
         ),
     ]
