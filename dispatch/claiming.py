@@ -32,7 +32,7 @@ class Round:
 
     claimed: best first. next_due_at: of the earliest run that is not due yet. more: credit and due rows are left.
     contended: another dispatcher held a queue with due rows. starved: queues with due rows and no credit. soon: a
-    queue's credit was just spent, or one that is starved drains fast, so that there will be credit within moments.
+    queue's credit was just spent, or one that is starved drains fast: the seconds until there may be credit again.
     """
 
     claimed: list[Claimed] = field(default_factory=list)
@@ -40,7 +40,11 @@ class Round:
     more: bool = False
     contended: bool = False
     starved: list[str] = field(default_factory=list)
-    soon: bool = False
+    soon: float | None = None
+
+    def look_again_in(self, seconds: float) -> None:
+        """Some queue may have credit again in so many seconds; the soonest counts."""
+        self.soon = seconds if self.soon is None else min(self.soon, seconds)
 
 
 class Claiming:
@@ -78,7 +82,8 @@ class Claiming:
                 credit_of[name] = ahead.credit(loads[name], at)
                 if credit_of[name] == 0:
                     result.starved.append(name)
-                    result.soon = result.soon or ahead.drains_fast(at)
+                    if ahead.drains_fast(at):
+                        result.look_again_in(ahead.pause_seconds())
             self._claim(result, due, credit_of, now)
             reach("claim.before_commit")
         reach("claim.after_commit")
@@ -101,7 +106,8 @@ class Claiming:
         for name, credit in credit_of.items():
             if credit:
                 self._ahead[name].claimed(credit - left[name], credit)
-                result.soon = result.soon or left[name] <= 0
+                if left[name] <= 0:
+                    result.look_again_in(self._ahead[name].pause_seconds())
 
 
 def candidates(queue: str, priority: int, now: datetime, count: int) -> RunQuerySet:

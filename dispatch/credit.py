@@ -28,6 +28,8 @@ SLOW_SECONDS: Final = 1.0
 CALM_SECONDS: Final = 2.0
 RECENT_SECONDS: Final = 0.5
 STRAGGLER_SECONDS: Final = 1.0
+#: Bounds of the pause before the next look at a queue that drains.
+PAUSE_SECONDS: Final = (0.005, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class LookAhead:
         self.overtaken_before: datetime | None = None
         self._drained_at = float("-inf")
         self._used_up = False
+        self._wait = 0.0
         self._slow_at = float("-inf")
 
     def credit(self, load: QueueLoad, at: float) -> int:
@@ -76,9 +79,19 @@ class LookAhead:
             if self.overtaken_before is None or overtaken > self.overtaken_before:
                 self.overtaken_before = overtaken
         self._adapt(load, at)
+        # While slots are busy the look-ahead is filled up again only when half of it is used: a round costs much the
+        # same for one message as for fifty.
+        if load.free == 0 and load.dispatched * 2 > self.ahead:
+            self._used_up = True
+            return 0
         credit = max(0, load.free * 2 + self.ahead - load.dispatched)
         self._used_up = credit == 0
         return credit
+
+    def pause_seconds(self) -> float:
+        """How long the next look may wait: a quarter of what messages wait, so that the queue never runs dry."""
+        shortest, longest = PAUSE_SECONDS
+        return min(longest, max(shortest, self._wait / 4))
 
     def drains_fast(self, at: float) -> bool:
         """Messages are taken off this queue within moments: it is worth looking again very soon."""
@@ -90,6 +103,7 @@ class LookAhead:
 
     def _adapt(self, load: QueueLoad, at: float) -> None:
         wait = load.permitted_wait_seconds if load.permitted else load.oldest_wait_seconds
+        self._wait = wait
         if wait > FAST_SECONDS:
             self._slow_at = at
         if wait > SLOW_SECONDS:

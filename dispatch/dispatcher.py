@@ -39,8 +39,10 @@ from tasks_app.states import Outcome
 
 logger = logging.getLogger(__name__)
 
-#: Pause between looks while credit comes back within moments, or another dispatcher holds the queues.
+#: Shortest pause between looks when nothing is known to come sooner.
 SOON_SECONDS = 0.005
+#: Another dispatcher holds a queue with due rows: it serves them, this is only in case that it cannot.
+CONTENDED_SECONDS = 0.02
 QUEUES_CHECKED_SECONDS = 60.0
 
 
@@ -152,8 +154,10 @@ class Dispatcher:
     def _wait_after(self, done: Round, suspended: Sequence[str], now: datetime, at: float) -> float:
         if done.more:
             return 0.0
-        if done.soon or done.contended:
-            return SOON_SECONDS
+        if done.contended:
+            return CONTENDED_SECONDS
+        if done.soon is not None:
+            return done.soon
         longest = self._settings.tick_seconds if self._doorbell.rings else self._settings.poll_seconds
         waits = [longest, *(self._queue_circuits[name].wait_seconds(at) for name in suspended)]
         # A little more than to the instant, so that it has come when the database is asked.

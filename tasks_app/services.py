@@ -28,7 +28,7 @@ from tasks_app.errors import (
 )
 from tasks_app.models import Queue, Schedule, Task, TaskRun, TaskVersion
 from tasks_app.scheduling import end_schedules, says, set_schedule
-from tasks_app.states import RunStatus, is_final
+from tasks_app.states import is_final
 from tasks_app.text import Text
 
 #: Fields of a definition that are columns of a task; the rest is its schedule.
@@ -90,7 +90,7 @@ def change_task(task_id: int, changes: Mapping[str, Any], *, expected_version: i
 
 
 def delete_task(task_id: int, *, expected_version: int | None = None, by: str = "") -> None:
-    """Take a task out of use: it fires and triggers no more, what waits is cancelled; its history stays.
+    """Take a task out of use: it fires and triggers no more, its runs are cancelled, its history stays.
 
     Raises TaskNotFound, or EditConflict when `expected_version` is no longer the present one.
     """
@@ -100,9 +100,9 @@ def delete_task(task_id: int, *, expected_version: int | None = None, by: str = 
         now = clock.now()
         Task.objects.filter(pk=task.pk).update(deleted_at=now, updated_at=now)
         end_schedules(task)
-        active = TaskRun.objects.active().filter(task=task)
-        waiting = list(active.exclude(status=RunStatus.RUNNING.value).values_list("pk", flat=True))
-        lifecycle.cancel(waiting, by=by[:150] or "task deleted", now=now)
+        # All of them: a retry of one that was left alone would wait for ever behind the blocker "task deleted".
+        active = list(TaskRun.objects.active().filter(task=task).values_list("pk", flat=True))
+        lifecycle.cancel(active, by=by[:150] or "task deleted", now=now)
 
 
 def pause_task(task_id: int, *, by: str = "", reason: str = "") -> Task:

@@ -189,7 +189,7 @@ class Tasks(Guarded, ViewSet):
 
     @extend_schema(operation_id="tasks_delete", responses={204: None}, parameters=[_IF_MATCH])
     def destroy(self, request: Request, task_id: int) -> Response:
-        """Take a task out of use; what waits is cancelled, what runs goes on, history stays."""
+        """Take a task out of use; what waits is cancelled, what runs is asked to stop, history stays."""
         services.delete_task(task_id, expected_version=_expected(request), by=author(request))
         return Response(status=204)
 

@@ -175,7 +175,7 @@ def _bars(figures: Mapping[str, Any]) -> str:
 def _profile(profile: Mapping[str, Any]) -> str:
     text = (
         f"A load of its own with py-spy on each process, {profile['runs']:,} runs. *Busy* is the share of the load "
-        "in which the process had a thread that held the interpreter; below are shares of that time: by function alone, "
+        "in which the process had a thread that held the interpreter; below are shares of that time: by function, "
         "and in or below functions of Signalbox.\n"
     )
     parts = ["## What limits it\n", text]

@@ -6,7 +6,7 @@ from django.test import override_settings
 from scheduler_project.api import paging
 from tasks_app import admission, services
 from tasks_app.models import Task, TaskRun, TaskVersion
-from tests.integration.faces import Api, a_task, ended, user
+from tests.integration.faces import Api, a_task, ended, running, user
 
 pytestmark = pytest.mark.django_db
 
@@ -194,11 +194,13 @@ def test_a_changed_interval_keeps_the_schedule_row_and_an_unchanged_one_its_next
 
 def test_a_deleted_task_is_gone_its_waiting_runs_are_cancelled_and_its_name_is_free(api):
     task = a_task(every_seconds=60.0)
-    run = services.trigger(task)
+    run, active = services.trigger(task), running(services.trigger(task))
     assert api("DELETE", f"tasks/{task.pk}").status_code == 204
     assert api("GET", f"tasks/{task.pk}").status_code == 404
     run.refresh_from_db()
     assert run.status == "CANCELLED"
+    active.refresh_from_db()
+    assert (active.status, active.cancel_requested_by) == ("RUNNING", "ada")  # and CANCELLED however it ends
     assert not task.schedules.filter(next_fire_at__isnull=False).exists()
     assert api("POST", "tasks", SHELL).status_code == 201
 

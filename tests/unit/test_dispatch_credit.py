@@ -52,6 +52,25 @@ def test_a_queue_that_drains_fast_reaches_its_limit_in_a_few_looks():
     assert ahead.ahead == 128
 
 
+def test_a_look_ahead_is_filled_up_only_when_half_of_it_is_used():
+    ahead = LookAhead(64)
+    ahead.ahead = 100
+    assert ahead.credit(busy(dispatched=80, waited=0.5), 0.0) == 0
+    assert ahead.credit(busy(dispatched=51, waited=0.5), 1.0) == 0
+    assert ahead.credit(busy(dispatched=50, waited=0.5), 2.0) == 50
+    # A free slot is not kept waiting.
+    assert ahead.credit(QueueLoad(2, 1, 80, permitted=1, permitted_wait_seconds=0.5), 3.0) == 22
+
+
+def test_the_next_look_comes_before_the_queue_runs_dry():
+    ahead = LookAhead(64)
+    assert ahead.pause_seconds() == 0.005
+    ahead.credit(busy(waited=0.1), 0.0)
+    assert ahead.pause_seconds() == pytest.approx(0.025)
+    ahead.credit(busy(waited=5.0), 1.0)
+    assert ahead.pause_seconds() == 0.05
+
+
 def test_it_does_not_grow_while_the_window_is_not_used():
     ahead = LookAhead(64)
     credit = ahead.credit(QueueLoad(2, 0, 0, permitted=1), 10.0)
