@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,6 +41,8 @@ class Load:
     submit_seconds: float
     cpu_seconds: dict[str, float]
     peak_mib: float
+    #: Share of the machine that somebody else used meanwhile: the harness itself, and neighbours.
+    others: float
     peak_mib_by_role: dict[str, float] = field(default_factory=dict)
     #: Bodies that began more than once, and runs that are not completed in the truth: 0 or the figures mean nothing.
     doubled: int = 0
@@ -85,19 +88,23 @@ class Sitting:
         contender = self.contender
         roots = contender.roots
         before = processes.cpu_seconds(processes.families(roots))
+        machine, began = processes.machine_cpu_seconds(), time.monotonic()
         with processes.PeakMemory(roots) as memory:
             submitted, ended_ns, first = self._submit(runs, form)
             after = processes.cpu_seconds(processes.families(roots))
+            machine, took = processes.machine_cpu_seconds() - machine, time.monotonic() - began
         records = [(seq, at) for seq, at in jobs.read(contender.records) if seq >= first]
         if not contender.database:
             ended_ns = max(at for _, at in records)
+        own = {role: after[role] - before[role] for role in after}
         return Load(
             runs=runs,
             seconds=(ended_ns - submitted["began_ns"]) / 1e9,
             submit_seconds=(submitted["ended_ns"] - submitted["began_ns"]) / 1e9,
-            cpu_seconds={role: after[role] - before[role] for role in after},
+            cpu_seconds=own,
             peak_mib=memory.highest,
             peak_mib_by_role=memory.by_role,
+            others=max(0.0, machine - sum(own.values())) / took / (os.cpu_count() or 1),
             doubled=len(records) - len({seq for seq, _ in records}),
             missing=runs - len({seq for seq, _ in records}),
         )

@@ -56,6 +56,13 @@ def memory_mib(members: Mapping[str, set[int]]) -> dict[str, float]:
     return {role: sum(_pss(pid) for pid in pids) / _MIB for role, pids in members.items()}
 
 
+def machine_cpu_seconds() -> float:
+    """CPU seconds that everything on this machine used since it started, the hypervisor's share included."""
+    fields = [int(ticks) for ticks in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle, iowait = fields[3], fields[4]
+    return (sum(fields) - idle - iowait) / _TICK
+
+
 class PeakMemory:
     """Watches the memory of families from a thread; `highest` is the highest sum seen."""
 

@@ -32,6 +32,8 @@ Commit {commit}, {at}, scale {scale}: {rounds} rounds, {runs:,} runs a contender
   logs to a file, confirms awaited.
 * Celery awaits a confirm for each message, Signalbox for a batch: with confirms that is what each offers. Bare
   Celery without confirms may lose what it accepted; its ratio is shown beside.
+* *Others* is the share of the machine's processors that went to anything else meanwhile, the harness included: above
+  a tenth, take the figures with care; above a third they say little.
 * django-celery-results tracks starts. *Connections kept* uses a setting that is not documented and helps it;
   *as it comes* connects for each task.
 """
@@ -79,7 +81,7 @@ def _throughput(figures: Mapping[str, Any]) -> str:
     for name in _names(figures):
         load = {
             key: spread(_column(figures, name, "load", key))
-            for key in ("per_second", "submits_per_second", "cpu_per_thousand", "peak_mib")
+            for key in ("per_second", "submits_per_second", "cpu_per_thousand", "peak_mib", "others")
         }
         rows.append(
             [
@@ -87,6 +89,7 @@ def _throughput(figures: Mapping[str, Any]) -> str:
                 _over(figures, name, claims.BARE, "per_second"), _over(figures, name, claims.UNCONFIRMED, "per_second"),
                 load["cpu_per_thousand"].text(2), _over(figures, name, claims.BARE, "cpu_per_thousand"),
                 load["peak_mib"].text(),
+                _percent(load["others"]),
             ]
         )  # fmt: skip
     if claims.OURS in figures["rounds"][0]:
@@ -96,11 +99,16 @@ def _throughput(figures: Mapping[str, Any]) -> str:
                 "Signalbox, submitted one by one", _of(single, "per_second").text(),
                 _of(single, "submits_per_second").text(), "–", "–", _of(single, "cpu_per_thousand").text(2), "–",
                 _of(single, "peak_mib").text(),
+                _percent(_of(single, "others")),
             ]
         )  # fmt: skip
     head = ["", "end to end, runs/s", "submit, runs/s", "÷ Celery with confirms", "÷ Celery without", "CPU s/1,000",
-            "CPU ÷ Celery with confirms", "memory, MiB"]  # fmt: skip
+            "CPU ÷ Celery with confirms", "memory, MiB", "others"]  # fmt: skip
     return "## Throughput, CPU, memory\n\n" + table(head, rows)
+
+
+def _percent(share: Spread) -> str:
+    return f"{share.median:.0%} [{share.low:.0%}–{share.high:.0%}]"
 
 
 def _of(loads: Sequence[Mapping[str, Any]], key: str) -> Spread:

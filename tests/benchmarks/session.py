@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +21,14 @@ from tests.servers import PostgresServer, RabbitMQServer, leash
 
 Say = Callable[[str], None]
 
+EVERYTHING = ("rounds", "rates", "profile")
+CHANGED = " (with changes)"
+
 
 def run(options: argparse.Namespace, contenders: Callable[[Servers], list[Contender]]) -> int:
     """As the command line says."""
     full = options.scale == "full"
-    everything = ["rounds", "rates", "profile"] if full else ["rounds", "rates"]
+    everything = list(EVERYTHING if full else EVERYTHING[:2])
     parts = ["profile"] if options.profile else _words(options.parts) or everything
     measured = measure(
         SCALES[options.scale], parts=parts, only=_words(options.only), latency=not options.no_latency, out=options.out,
@@ -50,7 +53,7 @@ def measure(
     latency: bool = True,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Measure the parts and write them to out/<scale>.json, a profile alone to out/profile.json."""
+    """Measure the parts and write them to `path_of` them."""
     began = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
@@ -80,8 +83,7 @@ def measure(
                 from tests.benchmarks import profiling
 
                 found["profile"] = profiling.run(servers, scale, out, say)
-        name = "profile" if parts == ["profile"] else scale.name
-        return _written(found, out / f"{name}.json", began)
+        return _written(found, path_of(out, scale.name, parts), began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         leash.release_directory(folder)
@@ -89,6 +91,17 @@ def measure(
 
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
+
+
+def path_of(out: Path, scale: str, parts: Sequence[str]) -> Path:
+    """Where figures go: a sitting of everything under the scale's name, parts with theirs behind it."""
+    whole = {"rounds", "rates"} <= set(parts)
+    return out / (f"{scale}.json" if whole else f"{scale}-{'-'.join(parts)}.json")
+
+
+def unchanged() -> bool:
+    """Whether the files are those of the commit."""
+    return not commit().endswith(CHANGED)
 
 
 def commit() -> str:
@@ -100,7 +113,7 @@ def commit() -> str:
 
     name = git("rev-parse", "--short=12", "HEAD") or "unknown"
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py", "requirements*")
-    return f"{name} (with changes)" if changed else name
+    return name + CHANGED if changed else name
 
 
 def _written(found: dict[str, Any], path: Path, began: float) -> dict[str, Any]:

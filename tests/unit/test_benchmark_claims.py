@@ -42,7 +42,7 @@ GOOD: dict[str, Any] = {
 
 
 def judged(figures: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
-    monkeypatch.setattr(claims, "sitting", lambda _scale: figures)
+    monkeypatch.setattr(claims, "sitting", lambda _scale, _part: (figures, "raw.json"))
     return {claim.id: claim.holds(claim.measure("small").value) for claim in claims.CLAIMS}
 
 
@@ -132,3 +132,20 @@ def test_percentiles_are_samples():
 
 def test_a_spread_says_median_and_extremes():
     assert spread([3, 1, 1200]).text() == "3 [1–1,200]"
+
+
+def test_a_sitting_that_failed_fails_all_its_claims_without_being_tried_again(monkeypatch):
+    tried = []
+
+    def fails(*_args: Any, **_options: Any) -> dict[str, Any]:
+        tried.append(1)
+        raise RuntimeError("no broker")
+
+    monkeypatch.setattr("tests.benchmarks.session.measure", fails)
+    monkeypatch.setattr("tests.benchmarks.session.unchanged", lambda: False)
+    claims._sitting.cache_clear()
+    for claim in claims.CLAIMS[:3]:
+        with pytest.raises(RuntimeError, match="no broker"):
+            claim.measure("small")
+    claims._sitting.cache_clear()
+    assert len(tried) == 1
