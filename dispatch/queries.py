@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+import json
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from django.db.models import Avg, Count, DurationField, F, Max, Min, Q
 from dispatch.credit import QueueLoad
 from tasks_app.models import Queue, Schedule, Task, TaskRun
 from tasks_app.states import RunStatus
-from workers_app.models import WorkerIncarnation
+from workers_app.models import Worker, WorkerIncarnation
 
 _PRIORITIES = "(" + " UNION ALL ".join(f"SELECT {n} AS priority" for n in range(9, -1, -1)) + ")"
 
@@ -62,12 +63,14 @@ def heads() -> list[Head]:
 
 def lock_queues(names: Collection[str]) -> list[str]:
     """Lock these queues' rows in sorted order; returns those that nobody else holds, who serves the rest."""
-    return list(
-        Queue.objects.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
-        .filter(pk__in=sorted(names))
-        .order_by("pk")
-        .values_list("pk", flat=True)
-    )
+    if connection.vendor != "postgresql":
+        return list(Queue.objects.filter(pk__in=sorted(names)).order_by("pk").values_list("pk", flat=True))
+    table = Queue._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT name FROM "{table}" WHERE name = ANY (%s) ORDER BY name FOR UPDATE SKIP LOCKED', [sorted(names)]
+        )
+        return [row[0] for row in cursor.fetchall()]
 
 
 def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
@@ -75,10 +78,13 @@ def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
 
     Expected plans: Index Scan using run_waiting; Index Scan using run_held_by.
     """
-    waiting = _waiting(looks)
-    workers = list(WorkerIncarnation.objects.taking_work().order_by().values_list("id", "slots", "task_types"))
     since = min((look.since for look in looks.values()), default=now)
-    held, permitted = _running([row[0] for row in workers], since)
+    if connection.vendor == "postgresql":
+        waiting, workers, running = _loads_postgres(looks, since)
+    else:
+        workers = list(WorkerIncarnation.objects.taking_work().order_by().values_list("id", "slots", "task_types"))
+        waiting, running = _waiting(looks), _running([row[0] for row in workers], since)
+    held, permitted = _held_and_permitted(running)
     found = {}
     for name in looks:
         serving = [(incarnation, slots) for incarnation, slots, types in workers if name in types]
@@ -136,14 +142,59 @@ def _waiting(looks: Mapping[str, Look]) -> dict[str, tuple[int, datetime]]:
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def _running(
-    incarnations: Collection[UUID], since: datetime
-) -> tuple[dict[UUID, int], dict[str, tuple[int, float, datetime]]]:
-    """Attempts by incarnation; permits since an instant by queue: how many, mean wait (s), newest dispatch."""
-    held: dict[UUID, int] = {}
-    permitted: dict[str, tuple[int, float, datetime]] = {}
+class _Running(NamedTuple):
+    """Attempts of one incarnation in one queue; of the fresh permits among them the mean wait and newest dispatch."""
+
+    incarnation: UUID
+    queue: str
+    attempts: int
+    fresh: int
+    mean_wait: timedelta | None
+    newest: datetime | None
+
+
+def _loads_postgres(
+    looks: Mapping[str, Look], since: datetime
+) -> tuple[dict[str, tuple[int, datetime]], list[tuple[UUID, int, list[str]]], list[_Running]]:
+    """The questions below in plain SQL: building them anew for each look cost more than answering them."""
+    run, incarnation, worker = (model._meta.db_table for model in (TaskRun, WorkerIncarnation, Worker))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            SELECT run.task_type, count(*), min(run.dispatched_at)
+            FROM unnest(%s::text[], %s::timestamptz[]) AS look(queue, overtaken_before)
+            JOIN "{run}" AS run ON run.status = 'DISPATCHED' AND run.task_type = look.queue
+            WHERE look.overtaken_before IS NULL OR run.dispatched_at >= look.overtaken_before
+            GROUP BY run.task_type
+            """,
+            [list(looks), [look.overtaken_before for look in looks.values()]],
+        )
+        waiting = {row[0]: (row[1], row[2]) for row in cursor.fetchall()}
+        cursor.execute(
+            f"""
+            SELECT own.id, own.slots, own.task_types FROM "{incarnation}" AS own
+            JOIN "{worker}" AS worker ON worker.name = own.worker_id
+            WHERE own.over_at IS NULL AND NOT own.draining AND worker.draining_since IS NULL
+            """
+        )
+        workers = [(row[0], row[1], json.loads(row[2])) for row in cursor.fetchall()]
+        if not workers:
+            return waiting, [], []
+        cursor.execute(
+            f"""
+            SELECT incarnation_id, task_type, count(*), count(*) FILTER (WHERE permitted_at > %s),
+                   avg(permitted_at - dispatched_at) FILTER (WHERE permitted_at > %s),
+                   max(dispatched_at) FILTER (WHERE permitted_at > %s)
+            FROM "{run}" WHERE status = 'RUNNING' AND incarnation_id = ANY (%s) GROUP BY incarnation_id, task_type
+            """,
+            [since, since, since, [row[0] for row in workers]],
+        )
+        return waiting, workers, [_Running._make(row) for row in cursor.fetchall()]
+
+
+def _running(incarnations: Collection[UUID], since: datetime) -> list[_Running]:
     if not incarnations:
-        return held, permitted
+        return []
     fresh = Q(permitted_at__gt=since)
     rows = (
         TaskRun.objects.running()
@@ -157,15 +208,23 @@ def _running(
             newest=Max("dispatched_at", filter=fresh),
         )
     )
-    for incarnation, queue, count, fresh_count, mean_wait, newest in rows:
-        held[incarnation] = held.get(incarnation, 0) + count
-        if not fresh_count:
+    return [_Running._make(row) for row in rows]
+
+
+def _held_and_permitted(
+    rows: Iterable[_Running],
+) -> tuple[dict[UUID, int], dict[str, tuple[int, float, datetime]]]:
+    """Attempts by incarnation; fresh permits by queue: how many, mean wait in seconds, newest dispatch."""
+    held: dict[UUID, int] = {}
+    permitted: dict[str, tuple[int, float, datetime]] = {}
+    for row in rows:
+        held[row.incarnation] = held.get(row.incarnation, 0) + row.attempts
+        if not row.fresh or row.newest is None or row.mean_wait is None:
             continue
-        wait = max(0.0, mean_wait.total_seconds()) if mean_wait is not None else 0.0
-        known, known_wait, known_newest = permitted.get(queue, (0, 0.0, newest))
-        total = fresh_count + known
-        mean = (wait * fresh_count + known_wait * known) / total
-        permitted[queue] = (total, mean, max(newest, known_newest))
+        known, known_wait, known_newest = permitted.get(row.queue, (0, 0.0, row.newest))
+        total = row.fresh + known
+        mean = (max(0.0, row.mean_wait.total_seconds()) * row.fresh + known_wait * known) / total
+        permitted[row.queue] = (total, mean, max(row.newest, known_newest))
     return held, permitted
 
 
