@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
+
+logger = logging.getLogger(__name__)
 
 
 class SchedulerConfig(AppConfig):
@@ -27,7 +30,10 @@ def registered_functions() -> Iterable[str]:
     """Celery tasks of the modules that this installation imports, without Celery's own."""
     from scheduler_project.celery import app
 
-    app.loader.import_default_modules()
+    try:
+        app.loader.import_default_modules()
+    except Exception:  # noqa: BLE001  (a user's module may raise anything; `manage.py check` names it)
+        logger.exception("a module of tasks cannot be imported")
     app.finalize()
     return [name for name in app.tasks if not name.startswith(("celery.", "signalbox."))]
 

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from scheduler_project.access import errors as access
-from scheduler_project.api.parsing import BodyTooLarge, MalformedBody
+from scheduler_project.api.parsing import BodyTooLarge, LengthRequired, MalformedBody
 from tasks_app import context as ids
 from tasks_app import errors as domain
 from tasks_app.text import Text
@@ -38,6 +38,7 @@ STATUS: Final[Mapping[type[domain.SignalboxError], HTTPStatus]] = {
     access.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     access.PermissionMissing: HTTPStatus.FORBIDDEN,
     MalformedBody: HTTPStatus.BAD_REQUEST,
+    LengthRequired: HTTPStatus.LENGTH_REQUIRED,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
 }
 

@@ -34,6 +34,13 @@ class BodyTooLarge(SignalboxError):
     message = Text("The body is larger than this installation takes.")
 
 
+class LengthRequired(SignalboxError):
+    """Send the body with Content-Length, not in chunks."""
+
+    code = "request.length_required"
+    message = Text("Send the body with Content-Length, not in chunks.")
+
+
 class BoundedJSONParser(JSONParser):
     """JSON of at most DATA_UPLOAD_MAX_MEMORY_SIZE bytes; nesting that no decoder could follow is an error, too."""
 
@@ -56,6 +63,8 @@ class BoundedJSONParser(JSONParser):
 
 def body_of(request: Request, known: Iterable[str] | None = None) -> dict[str, Any]:
     """The body as an object; an absent one is empty. With `known`, any other field is an error."""
+    if request.META.get("HTTP_TRANSFER_ENCODING") and not request.META.get("CONTENT_LENGTH"):
+        raise LengthRequired  # it would be taken for an empty body
     data = request.data
     if not data and not request.META.get("CONTENT_LENGTH", "").strip("0"):
         return {}
