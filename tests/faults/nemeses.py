@@ -13,10 +13,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from tests.faults.history import read_folder
 from tests.faults.load import Kind, Load, failure, python, shell, success
 from tests.faults.system import ROOT, HarnessError, Role, System
 from tests.faults.witness import Verdict
@@ -132,14 +134,18 @@ def kill_worker_main(system: System, load: Load) -> None:
 def kill_child(system: System, load: Load) -> None:
     for _ in range(4):
         role = busy_worker(system, load)
-        children = role.children()
-        if not children:
-            raise HarnessError(f"{role.label} has no pool children")
-        child = children[0]
+        child = system.wait(
+            partial(_child_with_a_body, system, role), "a child with a body under way", 30, meanwhile=load.pump
+        )
         system.note("kill", pid=child.pid, main=role.pid, note="child")
         with contextlib.suppress(psutil.Error):
             child.kill()
         for_seconds(system, load, 0.7)
+
+
+def _child_with_a_body(system: System, role: Role) -> psutil.Process | None:
+    busy = {item.pid for item in read_folder(system.history) if item.ended is None}
+    return next((child for child in role.children() if child.pid in busy), None)
 
 
 def kill_dispatchers(system: System, load: Load) -> None:

@@ -6,6 +6,7 @@ to be done is shown at full scale.
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import time
@@ -80,6 +81,9 @@ class Sitting:
         if combination not in self._servers:
             made = given_servers() or Servers(combination)
             made.start()
+            # Only now: what ends the servers when we are killed has registered itself by their start and must go last.
+            if not self._servers:
+                atexit.register(self.close)
             self._servers[combination] = made
         return self._servers[combination]
 
@@ -204,11 +208,7 @@ class Sitting:
 @cache
 def sitting(scale: str) -> Sitting:
     """The one sitting of this process at a scale; its servers end with the process."""
-    import atexit
-
-    made = Sitting(scale, say=lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
-    atexit.register(made.close)
-    return made
+    return Sitting(scale, say=lambda text: print(f"{time.strftime('%H:%M:%S')} {text}", flush=True))
 
 
 def fresh(folder: Path) -> Path:
