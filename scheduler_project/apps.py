@@ -32,7 +32,7 @@ def registered_functions() -> Iterable[str]:
 
     try:
         app.loader.import_default_modules()
-    except Exception:  # noqa: BLE001  (a user's module may raise anything; `manage.py check` names it)
+    except Exception:
         logger.exception("a module of tasks cannot be imported")
     app.finalize()
     return [name for name in app.tasks if not name.startswith(("celery.", "signalbox."))]
