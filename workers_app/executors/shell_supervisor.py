@@ -194,9 +194,8 @@ class Supervisor:
         if os.getppid() != supervisor:
             os._exit(127)
         self._set(PR_SET_NO_NEW_PRIVS, 1)
-        for number in (
-            signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD,
-        ):  # fmt: skip
+        # Whatever the worker was started with (nohup, a shell's background job), the command starts as usual.
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         for limit, value in self._command.rlimits.items():
