@@ -360,7 +360,7 @@ class Round:
 
 def play(system: System, nemesis: Nemesis, evidence: Path) -> Round:
     """Load, fault, rest, verdict."""
-    began = time.monotonic()
+    began, ended_before = time.monotonic(), len(system.ended)
     load = Load(system, nemesis.name, nemesis.kinds(system), outstanding=nemesis.outstanding)
     load.prepare()
     problem = ""
@@ -374,4 +374,6 @@ def play(system: System, nemesis: Nemesis, evidence: Path) -> Round:
     except HarnessError as error:
         problem = f"not done: {error} "
     settled = load.settle(nemesis.settle_seconds)
+    if ended := system.ended[ended_before:]:
+        problem += f"ended by themselves: {', '.join(ended)}; "
     return Round(nemesis.name, load.judge(evidence), settled, time.monotonic() - began, problem)

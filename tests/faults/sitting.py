@@ -56,8 +56,8 @@ class CellsResult:
 
     @property
     def problems(self) -> int:
-        """Cells that did not fire as they should, and violations."""
-        bad = sum(not cell.holds for cell in self.cells.cells)
+        """Cells that did not fire as they should, roles that ended by themselves, and violations."""
+        bad = sum(not cell.holds for cell in self.cells.cells) + len(self.ended_by_themselves)
         return bad + sum(sum(verdict.counts.values()) for verdict in self.cells.verdicts.values())
 
 
@@ -151,8 +151,6 @@ class Sitting:
                 done.label = label
                 self._told(done)
                 rounds.append(done)
-            for text in system.ended:
-                self.say(f"  ended by itself: {text}")
         system.remove()
         (folder / "rounds.json").write_text(json.dumps([asdict(done) for done in rounds], indent=1))
         return rounds

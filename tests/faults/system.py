@@ -405,8 +405,10 @@ class System:
         return self
 
     def _live_workers(self) -> int:
-        sql = "SELECT count(*) FROM workers_app_workerincarnation WHERE over_at IS NULL"
-        return int(self.database.ask(sql)[0][0])
+        live = {
+            row[0] for row in self.database.ask("SELECT pid FROM workers_app_workerincarnation WHERE over_at IS NULL")
+        }
+        return sum(role.pid in live for role in self.of("worker"))
 
     def add(self, label: str, *command: str) -> Role:
         """A role by a management command."""

@@ -41,6 +41,11 @@ def result(cells: list[Cell], **violations: int) -> Any:
 FIRED = Cell("success", "claim.before_commit", fired=1, in_flight=8)
 
 
+def ended_by_itself() -> Any:
+    made = SimpleNamespace(cells=[FIRED], verdicts={"success": verdict()})
+    return CellsResult("postgresql+rabbitmq", made, ["worker-0: 1"], {})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("results", "holds"),
     [
@@ -49,6 +54,7 @@ FIRED = Cell("success", "claim.before_commit", fired=1, in_flight=8)
         ([result([FIRED, Cell("success", "renew.after")])], False),
         ([result([FIRED, Cell("success", "renew.after", fired=1, in_flight=3)])], False),
         ([result([FIRED, Cell("drain", "claim.before_commit", impossible="not its step")])], True),
+        ([ended_by_itself()], False),
         ([], False),
     ],
 )
