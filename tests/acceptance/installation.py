@@ -109,7 +109,7 @@ class Installation:
     def online(self) -> int:
         """How many workers are up: their lease holds and their first heartbeat was taken in."""
         rows = self.api("GET", "workers")["results"]
-        return sum(row["status"] == "ONLINE" and row["cpu_percent"] is not None for row in rows)
+        return sum(row["state"] == "ONLINE" and row["cpu_percent"] is not None for row in rows)
 
     def raw(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One request; status 0 when nobody answers."""
