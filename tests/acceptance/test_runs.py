@@ -249,9 +249,7 @@ def test_an_interval_fires_runs(installed):
 def test_both_workers_are_online_and_say_what_they_can_do(installed):
     def both() -> list[dict]:
         rows = installed.api("GET", "workers")["results"]
-        online = [
-            row for row in rows if row["state"] == "ONLINE" and row["cpu_percent"] is not None
-        ]
+        online = [row for row in rows if row["state"] == "ONLINE" and row["cpu_percent"] is not None]
         return online if len(online) == 2 else []
 
     for row in installed.wait_for(both, "two workers online"):

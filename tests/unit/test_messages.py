@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tasks_app.messages import reports
-from tasks_app.messages.execution import HEADER, Execution, Refusal, body_of, build, celery_id, verify
+from tasks_app.messages.execution import HEADER, SIGNATURE_HEADER, Execution, Refusal, body_of, build, celery_id, verify
 from tasks_app.messages.signing import KeyRing
 
 RING = KeyRing({"a": "k" * 40, "old": "o" * 40}, "a")
@@ -61,7 +61,7 @@ def test_each_dispatch_has_its_own_celery_id_that_does_not_tell_its_token():
 
 
 def test_the_envelope_has_the_documented_shape():
-    envelope = build(execution(), RING, now=NOW).headers[HEADER]
+    envelope = json.loads(build(execution(), RING, now=NOW).headers[HEADER])
     assert envelope["message_type"] == {
         "type": "TaskExecution", "task_run_id": 7, "task_id": 3, "task_name": "数据备份", "task_type": "backup",
         "timeout_seconds": 60, "retry_count": 1,
@@ -103,7 +103,8 @@ def test_an_unknown_key_is_refused():
 
 def changed_envelope(**changes):
     message = build(execution(), RING, now=NOW)
-    return message, message.headers | {HEADER: message.headers[HEADER] | changes}
+    envelope = json.loads(message.headers[HEADER]) | changes
+    return message, message.headers | {HEADER: json.dumps(envelope)}
 
 
 @pytest.mark.parametrize(
@@ -111,8 +112,6 @@ def changed_envelope(**changes):
     [
         ({"v": 2}, "version"),
         ({"v": None}, "version"),
-        ({"signature": None}, "unsigned"),
-        ({"signature": "00"}, "signature"),
         ({"payload": {}}, "malformed"),
         ({"message_type": None}, "malformed"),
         ({"payload": {"attempt": "x", "token": "y", "queue": "q", "arguments_sha256": ""}}, "malformed"),
@@ -124,6 +123,26 @@ def test_a_changed_envelope_is_refused(changes, reason):
     message, headers = changed_envelope(**changes)
     with pytest.raises(Refusal) as caught:
         delivered(message, headers=headers)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "reason"),
+    [
+        (SIGNATURE_HEADER, None, "unsigned"),
+        (SIGNATURE_HEADER, "", "signature"),
+        (SIGNATURE_HEADER, "a:00", "signature"),
+        (HEADER, None, "malformed"),
+        (HEADER, {"v": 1}, "malformed"),
+        (HEADER, "not JSON", "malformed"),
+        (HEADER, "[]", "malformed"),
+        (HEADER, "null", "malformed"),
+    ],
+)
+def test_a_spoilt_header_is_refused(header, value, reason):
+    message = build(execution(), RING, now=NOW)
+    with pytest.raises(Refusal) as caught:
+        delivered(message, headers=message.headers | {header: value})
     assert caught.value.reason == reason
 
 
@@ -146,7 +165,7 @@ def test_a_key_that_is_being_rotated_out_still_verifies():
 
 def test_a_trace_parent_that_is_none_is_left_out():
     message = build(execution(traceparent="rubbish"), RING, now=NOW)
-    assert message.headers[HEADER]["trace_headers"] == {}
+    assert json.loads(message.headers[HEADER])["trace_headers"] == {}
     assert "traceparent" not in message.headers
 
 

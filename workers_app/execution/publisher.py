@@ -74,14 +74,15 @@ class Publisher:
 
     def _loop(self) -> None:
         pause = self._flush_seconds
-        give_up = float("inf")
+        give_up, flushed_at = float("inf"), float("-inf")
         while True:
             self._outbox.filled.wait(timeout=1.0)
             if self._stopping.is_set():
                 give_up = min(give_up, time.monotonic() + 3.0)
             else:
-                # Lets a batch gather; an outcome waits at most this long.
-                time.sleep(pause)
+                # After a rest at once; under load a batch gathers for as long as this.
+                time.sleep(max(0.0, flushed_at + pause - time.monotonic()))
+            flushed_at = time.monotonic()
             try:
                 self._flush()
                 pause = self._flush_seconds
