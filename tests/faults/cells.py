@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from tasks_app.crashpoints import POINTS
-from tests.faults.history import raw_clock
 from tests.faults.load import Kind, Load, failure, python, shell, success
 from tests.faults.system import ROOT, HarnessError, Role, System
-from tests.faults.witness import Fault, Plan, Verdict
+from tests.faults.witness import Plan, Verdict
 
 IN_FLIGHT_MIN: Final = 4
 #: Which role reaches a point; the first of several is where it is armed.
@@ -193,7 +192,7 @@ class Cells:
             for pid in one.fired(point):
                 cell.fired += 1
                 main = one.pid
-                system.faults.append(Fault("kill", raw_clock(), pid=pid, main=main, note=point))
+                system.note("kill", pid=pid, main=main, note=point)
                 if pid == main:
                     system.buried(one)
             one.forget(point)
@@ -210,9 +209,10 @@ class Cells:
         load.pump()
 
     def _ready(self, kind: str) -> list[Role]:
-        """Roles of a kind that do their work by now and were not told to end."""
+        """Roles of a kind that do their work by now and were not told to end; of workers, those that run something."""
         live = {row[0] for row in self.system.database.ask(
-            "SELECT pid FROM workers_app_workerincarnation WHERE over_at IS NULL"
+            "SELECT DISTINCT i.pid FROM workers_app_workerincarnation i JOIN tasks_app_taskrun r "
+            "ON r.incarnation_id = i.id WHERE i.over_at IS NULL AND r.status = 'RUNNING'"
         )}  # fmt: skip
         return [
             role

@@ -19,6 +19,8 @@ FINAL = frozenset({"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "SKIPPED", "LO
 CLOCK_SLACK_SECONDS = 0.05
 #: A crash point's kill is written down a moment after it happened.
 NOTED_LATE_SECONDS = 3.0
+#: The database's clock is steered during a fault, the raw one is not; and a child outlives its main by a moment.
+CLOCKS_APART_SECONDS = 1.0
 
 
 def check(given: Witnesses) -> Verdict:
@@ -127,9 +129,9 @@ class _Checking:
 
     def _held_then(self, row: AttemptRow, fault: Fault) -> bool:
         """Whether the attempt was under way during the fault; one before or after it has another cause."""
-        at = fault.at + self.given.database_clock
-        until = (fault.until or fault.at) + self.given.database_clock
-        begun = row.permitted is None or row.permitted <= until + CLOCK_SLACK_SECONDS
+        at = fault.at + fault.database_clock
+        until = (fault.until or fault.at) + fault.database_clock
+        begun = row.permitted is None or row.permitted <= until + CLOCKS_APART_SECONDS
         return begun and row.ended >= at - NOTED_LATE_SECONDS
 
     def _fault_of_child(self, row: AttemptRow, spent: set[int]) -> Fault | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -97,9 +96,11 @@ class Load:
             # Their database remembers earlier sittings, and a task's name is there once.
             self.round = f"{self.round}-{uuid.uuid4().hex[:8]}"
         for kind in self.kinds:
-            answer = self.system.client.order(
-                do="task", definition={"name": f"{self.round}.{kind.name}", **kind.definition}
-            )
+            definition = {"name": f"{self.round}.{kind.name}", **kind.definition}
+            answer = self.system.client.order(do="task", definition=definition)
+            if answer["said"] == "unknown":
+                # The connection was one that an earlier fault broke; nobody says that it was made.
+                answer = self.system.client.order(do="task", definition=definition)
             if answer["said"] != "ok":
                 raise HarnessError(f"task {kind.name}: {answer}")
             kind.task = answer["task"]
@@ -189,7 +190,6 @@ class Load:
             fires=database.fires(self.round),
             faults=system.faults,
             observed=list(self.observed),
-            database_clock=time.time() - raw_clock(),
             hold_seconds=system.hold_seconds,
             overlap_seconds=system.number("lease_margin_seconds") if overlap_seconds is None else overlap_seconds,
         )

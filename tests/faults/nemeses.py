@@ -37,6 +37,8 @@ class Nemesis:
     settle_seconds: float = 90.0
     #: Which server it stops; one that is not the harness's own is left alone.
     stops: str = ""
+    #: Celery's main process gives up by itself when a child dies while it is being made; a supervisor starts it again.
+    workers_may_end: bool = False
 
     def possible(self, system: System) -> bool:
         """Whether the server that it stops is ours."""
@@ -374,6 +376,7 @@ def play(system: System, nemesis: Nemesis, evidence: Path) -> Round:
     except HarnessError as error:
         problem = f"not done: {error} "
     settled = load.settle(nemesis.settle_seconds)
-    if ended := system.ended[ended_before:]:
+    ended = [text for text in system.ended[ended_before:] if not (nemesis.workers_may_end and "worker" in text)]
+    if ended:
         problem += f"ended by themselves: {', '.join(ended)}; "
     return Round(nemesis.name, load.judge(evidence), settled, time.monotonic() - began, problem)

@@ -32,6 +32,7 @@ from tests.faults.nemeses import (
     without_postgresql,
 )
 from tests.faults.plain import PlainRound, play_plain
+from tests.faults.storm import storms
 from tests.faults.system import DEVIATIONS, Servers, System, given_servers
 from tests.faults.witness import KINDS, Verdict
 
@@ -131,6 +132,7 @@ class Sitting:
             else:
                 self._rounds = self._played(MAIN, wanted, None, "lease10")
                 other = [*without_postgresql(wanted), Nemesis("emptied", broker_emptied(400), short, outstanding=0)]
+                self._rounds += self._played(MAIN, storms([1, 2], 60), None, "storms")
                 if given_servers() is None:
                     self._rounds += self._played(OTHER, other, None, OTHER)
                     shipped = Nemesis("shipped_defaults", shipped_defaults, light, outstanding=10, settle_seconds=240)

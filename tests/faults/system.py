@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -424,14 +424,14 @@ class System:
 
     def note(self, kind: str, *, pid: int = 0, main: int = 0, until: float | None = None, note: str = "") -> Fault:
         """Write down a fault that happened now."""
-        fault = Fault(kind, raw_clock(), until, pid, main, note)
+        fault = Fault(kind, raw_clock(), until, pid, main, note, time.time() - raw_clock())
         self.faults.append(fault)
         return fault
 
     def lasted(self, fault: Fault) -> None:
         """A fault that was noted without its end is over now."""
         index = self.faults.index(fault)
-        self.faults[index] = Fault(fault.kind, fault.at, raw_clock(), fault.pid, fault.main, fault.note)
+        self.faults[index] = replace(fault, until=raw_clock())
 
     def kill(self, role: Role, note: str = "") -> None:
         """SIGKILL to a role's main process; it stays down."""

@@ -110,6 +110,7 @@ class Fault:
 
     kind: `kill` (SIGKILL, by us or at a crash point), `stop` (SIGSTOP until `until`), `database` (away until `until`),
     `broker`, `emptied`, `ingest`. pid: the process it hit; main: that of the worker it belongs to, where it does.
+    database_clock: what to add then for the database's clock, which drifts against the raw one.
     """
 
     kind: str
@@ -118,6 +119,7 @@ class Fault:
     pid: int = 0
     main: int = 0
     note: str = ""
+    database_clock: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -131,7 +133,6 @@ class Witnesses:
 
     observed: (run, final state) as seen while it went on, to find a final state that was left. hold_seconds: after
     that long without the control plane a worker ends its bodies. overlap_seconds: what the margin allows.
-    database_clock: what to add to the raw monotonic clock for the database's clock.
     """
 
     executions: Sequence[Execution] = ()
@@ -146,7 +147,6 @@ class Witnesses:
     observed: Sequence[tuple[str, str]] = ()
     hold_seconds: float = 9.0
     overlap_seconds: float = 1.0
-    database_clock: float = 0.0
 
 
 #: Verdict kinds and what each means; the order of every table.

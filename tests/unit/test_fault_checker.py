@@ -153,7 +153,7 @@ def test_a_stop_shorter_than_the_lease_excuses_nothing():
 def test_a_fault_excuses_only_what_was_under_way_then():
     earlier = [dataclasses.replace(row, ended=5.0) for row in RECOVERED.attempts]
     assert "false_losses" in only(check(change(RECOVERED, attempts=earlier)))
-    later = [dataclasses.replace(row, permitted=11.0) for row in RECOVERED.attempts]
+    later = [dataclasses.replace(row, permitted=12.0) for row in RECOVERED.attempts]
     assert "false_losses" in only(check(change(RECOVERED, attempts=later)))
 
 
