@@ -60,10 +60,14 @@ def _permitted(row: Sequence[Any]) -> Permitted:
 def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -> list[Any]:
     table = TaskRun._meta.db_table
     carried = ", ".join(f'run."{name}"' for name in _CARRIED)
+    if len(asks) == 1:  # the usual case of a pool process: plain values cost half as much as arrays
+        asked = "SELECT %s::bigint AS id, %s::uuid AS token, %s::uuid AS nonce"
+        about: list[Any] = [asks[0].run_id, asks[0].token, asks[0].nonce]
+    else:
+        asked = "SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::uuid[]) AS a(id, token, nonce)"
+        about = [[ask.run_id for ask in asks], [ask.token for ask in asks], [ask.nonce for ask in asks]]
     sql = f"""
-        WITH asked AS (
-            SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::uuid[]) AS a(id, token, nonce)
-        ), locked AS MATERIALIZED (
+        WITH asked AS ({asked}), locked AS MATERIALIZED (
             SELECT run.id, run.status, asked.nonce AS asked_nonce
             FROM asked JOIN "{table}" AS run ON run.id = asked.id AND run.token = asked.token
             ORDER BY run.id FOR UPDATE OF run
@@ -82,8 +86,7 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
         WHERE locked.status = 'RUNNING' AND run.nonce = locked.asked_nonce
     """
     params = (
-        [ask.run_id for ask in asks], [ask.token for ask in asks], [ask.nonce for ask in asks],
-        holder.worker_id, holder.incarnation_id, now, now, now, *holder.alive_params,
+        *about, holder.worker_id, holder.incarnation_id, now, now, now, *holder.alive_params,
     )  # fmt: skip
     with postgres_cursor() as cursor:
         cursor.execute(sql, params)
