@@ -231,3 +231,10 @@ def _held_and_permitted(
 def _instant(text: str | datetime) -> datetime:
     parsed = text if isinstance(text, datetime) else datetime.fromisoformat(text)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def commit_without_waiting() -> None:
+    """Let the transaction under way return from its commit before it is on disk. PostgreSQL only."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit TO off")
