@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 from typing import Any, ClassVar, Final
@@ -96,6 +97,7 @@ class WorkerProcess:
                 stop.wait(pause)
                 pause = min(5.0, pause * 2)
         connections.close_all()
+        process._say_goodbye_on_sigterm()
 
     @classmethod
     def current(cls) -> WorkerProcess:
@@ -103,6 +105,17 @@ class WorkerProcess:
         if cls._current is None:
             raise RuntimeError("this process is not a worker")
         return cls._current
+
+    def _say_goodbye_on_sigterm(self) -> None:
+        """Until Celery installs its own handler, at the end of its start: leave no live lease behind."""
+        main_pid = os.getpid()
+
+        def leave(*_: object) -> None:
+            if os.getpid() == main_pid:
+                self.node.stop()
+            raise SystemExit(0)
+
+        signal.signal(signal.SIGTERM, leave)
 
     def attach_child(self) -> None:
         """`worker_process_init`: take a seat, connect to the main process, put the permit before every body."""

@@ -95,3 +95,13 @@ def _state(pid: int) -> str:
             return file.read().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "gone"
+
+
+def test_a_worker_that_is_stopped_while_it_starts_leaves_no_lease_behind(small: Installation):
+    process = small.start("worker-c", "run_worker", "--name", "w-c", "--slots", "1")
+    small.wait_for(lambda: "worker registered" in (small.folder / "worker-c.log").read_text(), "the registration")
+    process.terminate()
+    process.wait(30)
+    del small.roles["worker-c"]
+    rows = {row["name"]: row["state"] for row in small.api("GET", "workers")["results"]}
+    assert rows["w-c"] == "OFFLINE"

@@ -55,6 +55,7 @@ _STOPPED: Final = {
     StopReason.DRAIN: (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
     StopReason.NONE: (Outcome.LOST, "WorkerChildDied", "the pool process that ran the body died"),
 }
+_FORGOTTEN: Final = (Outcome.LOST, "NotRunning", "held by this worker, which does not run it and has no outcome for it")
 
 
 @dataclass
@@ -368,7 +369,7 @@ class Node:
         for held in forgotten:
             if held.nonce not in self._given_up:
                 logger.error("an attempt is held here that nobody runs", extra={"run_id": held.run_id})
-                self.outbox.put_outcome(held, _report_of(held, StopReason.NONE, 0.0))
+                self.outbox.put_outcome(held, _report(held, *_FORGOTTEN, 0.0, counts_as_crash=True))
         while len(self._given_up) > GIVEN_UP_MAX:
             self._given_up.pop(next(iter(self._given_up)))
 
@@ -399,14 +400,18 @@ class Node:
 
 def _report_of(held: Held, reason: StopReason, duration_seconds: float) -> bytes:
     """The finish report of an attempt whose body cannot speak for itself any more."""
-    outcome, error_type, message = _STOPPED[reason]
+    return _report(held, *_STOPPED[reason], duration_seconds, counts_as_crash=reason is StopReason.NONE)
+
+
+def _report(
+    held: Held, outcome: Outcome, error_type: str, message: str, duration_seconds: float, *, counts_as_crash: bool
+) -> bytes:
     now = clock.now().timestamp()
     return json.dumps(
         {
             "kind": "finish", "run": held.run_id, "attempt": held.attempt, "token": str(held.token),
             "nonce": str(held.nonce), "outcome": outcome.value, "started_at": now - duration_seconds, "ended_at": now,
             "duration_ms": round(duration_seconds * 1000), "result": None, "error_type": error_type,
-            "error_message": message, "retryable": True, "retry_after": None,
-            "counts_as_crash": reason is StopReason.NONE,
+            "error_message": message, "retryable": True, "retry_after": None, "counts_as_crash": counts_as_crash,
         }
     ).encode()  # fmt: skip
