@@ -42,6 +42,12 @@ def _submit(order: dict[str, Any]) -> dict[str, Any]:
     return {"run": str(trigger(order["task"], by=order["call"]).pk)}
 
 
+def _submit_many(order: dict[str, Any]) -> dict[str, Any]:
+    from tasks_app.services import trigger_many
+
+    return {"runs": [str(run) for run in trigger_many(order["task"], [{}] * order["count"], by=order["call"])]}
+
+
 def _cancel(order: dict[str, Any]) -> dict[str, Any]:
     from dispatch.services import cancel_run
 
@@ -58,6 +64,7 @@ def _unschedule(order: dict[str, Any]) -> dict[str, Any]:
 ORDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "task": _task,
     "submit": _submit,
+    "submit_many": _submit_many,
     "cancel": _cancel,
     "unschedule": _unschedule,
 }

@@ -118,6 +118,15 @@ class Load:
         for _ in range(count):
             self.submit(next(self._turn))
 
+    def submit_batch(self, kind: Kind, count: int) -> None:
+        """So many of a kind in one call."""
+        call = f"{self.round}:{next(self._calls)}"
+        answer = self.system.client.order(do="submit_many", task=kind.task, call=call, count=count)
+        if answer["said"] == "ok":
+            self.submissions += [Submission(call, "ok", run, kind.plan) for run in answer["runs"]]
+        else:
+            self.submissions.append(Submission(call, answer["said"], None, kind.plan))
+
     def submit_one(self) -> None:
         """One more, whatever is under way: for times when nobody can count."""
         self.submit(next(self._turn))

@@ -77,8 +77,8 @@ def light(system: System) -> list[Kind]:
 
 
 def short(_system: System) -> list[Kind]:
-    """Next to nothing in each."""
-    return [python("faults.plain", seconds=0.01), python("faults.bound", seconds=0.02)]
+    """Next to nothing in each, and yet so much that a backlog is there while it lasts."""
+    return [python("faults.plain", seconds=0.05), python("faults.bound", seconds=0.1)]
 
 
 def for_seconds(system: System, load: Load, seconds: float) -> None:
@@ -183,15 +183,16 @@ def broker_emptied(count: int) -> Act:
     """Empty every queue some times while `count` runs go through."""
 
     def act(system: System, load: Load) -> None:
-        load.submit_many(count)
+        for number in range(0, count, 50):
+            load.submit_batch(load.kinds[number // 50 % len(load.kinds)], 50)
         emptied = 0
         while emptied < 6 and not _finished(system, load, count):
             if _finished(system, load, count * (emptied + 1) // 8):
                 system.servers.empty()
                 system.note("emptied", note="all queues")
                 emptied += 1
-            time.sleep(0.05)
-        if emptied < 3:
+            time.sleep(0.02)
+        if emptied < 4:
             raise HarnessError(f"the runs were through before the broker was emptied {emptied} times")
 
     return act
