@@ -54,7 +54,7 @@ def apply_chunks(chunks: Sequence[LogChunk]) -> None:
 
 
 def apply_progress(reports: Sequence[Progress]) -> None:
-    """Keep the newest progress of each dispatch under way; an older one that comes late changes nothing."""
+    """Keep the newest progress of each dispatch; older ones and those of a dispatch that was given up change nothing."""
     newest: dict[tuple[int, UUID], Progress] = {}
     for report in reports:
         known = newest.get((report.run_id, report.token))
@@ -103,7 +103,7 @@ def _write_progress(rows: Sequence[tuple[int, UUID, int, int, str]]) -> int:
             ), locked AS MATERIALIZED (
                 SELECT run.id, given.progress
                 FROM given JOIN "{table}" AS run ON run.id = given.id
-                WHERE run.status = 'RUNNING' AND run.token = given.token AND run.attempt = given.attempt
+                WHERE run.token = given.token AND run.attempt = given.attempt
                 AND (run.progress IS NULL OR run.progress ->> 'attempt' <> given.attempt::text
                      OR (run.progress ->> 'seq')::bigint < given.seq)
                 ORDER BY run.id FOR UPDATE OF run
@@ -114,7 +114,7 @@ def _write_progress(rows: Sequence[tuple[int, UUID, int, int, str]]) -> int:
             cursor.execute(sql, column_arrays(rows))
             return int(cursor.rowcount)
     sql = f"""
-        UPDATE "{table}" SET progress = %s WHERE id = %s AND token = %s AND attempt = %s AND status = 'RUNNING'
+        UPDATE "{table}" SET progress = %s WHERE id = %s AND token = %s AND attempt = %s
         AND (progress IS NULL OR json_extract(progress, '$.attempt') <> %s OR json_extract(progress, '$.seq') < %s)
     """
     moved = 0
