@@ -54,7 +54,7 @@ def apply_chunks(chunks: Sequence[LogChunk]) -> None:
 
 
 def apply_progress(reports: Sequence[Progress]) -> None:
-    """Keep the newest progress of each dispatch; older ones and those of a dispatch that was given up change nothing."""
+    """Keep the newest progress of each dispatch; older ones and those of an attempt given up change nothing."""
     newest: dict[tuple[int, UUID], Progress] = {}
     for report in reports:
         known = newest.get((report.run_id, report.token))
