@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.faults.load import Kind, Load, python
 from tests.faults.nemeses import Nemesis, Round, busy_worker, for_seconds, long_bodies, play, stop_worker_main
-from tests.faults.system import HarnessError, Servers, System
+from tests.faults.servers import Servers
+from tests.faults.system import HarnessError, System
 
 QUICK = {
     "SIGNALBOX_WORKERS__LEASE_SECONDS": "6",

@@ -8,6 +8,7 @@ twice. It fails for no missing field.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from celery import Celery
 from tests.faults.checker import check
 from tests.faults.history import Execution, raw_clock, read_folder
 from tests.faults.jobs_names import SUCCEEDING
-from tests.faults.system import ROOT, Servers
+from tests.faults.servers import Servers
+from tests.faults.system import ROOT
 from tests.faults.witness import AttemptRow, Fault, Plan, RunRow, Submission, Verdict, Witnesses
 from tests.servers.leash import family, hold, release
 
@@ -118,6 +120,7 @@ def play_plain(servers: Servers, *, acks_late: bool, say: Callable[[str], None],
         if worker is not None:
             _end(worker)
     verdict = check(witnesses(read_folder(folder), sent, faults))
+    shutil.rmtree(folder, ignore_errors=True)
     done = PlainRound(f"plain Celery, acks_late={acks_late}", verdict, time.monotonic() - began)
     say(done.line())
     return done

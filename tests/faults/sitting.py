@@ -32,8 +32,9 @@ from tests.faults.nemeses import (
     without_postgresql,
 )
 from tests.faults.plain import PlainRound, play_plain
+from tests.faults.servers import Servers, given_servers
 from tests.faults.storm import storms
-from tests.faults.system import DEVIATIONS, Servers, System, given_servers
+from tests.faults.system import DEVIATIONS, System
 from tests.faults.witness import KINDS, Verdict
 
 OUT: Final = Path("build/faults")

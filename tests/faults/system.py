@@ -21,13 +21,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import amqp
 import psutil
 
 from tests.faults.history import raw_clock
 from tests.faults.rows import Database
+from tests.faults.servers import Servers
 from tests.faults.witness import Fault
-from tests.servers import PostgresServer, RabbitMQServer, ValkeyServer
 from tests.servers.leash import hold, release
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,105 +206,6 @@ class Client:
             self._process.wait(10)
             release(self._process.pid)
             self._process = None
-
-
-class Servers:
-    """A database server and a broker, for one system after the other."""
-
-    #: Whether they may be stopped.
-    ours = True
-
-    def __init__(self, combination: str) -> None:
-        """`postgresql+rabbitmq` or `sqlite+valkey`; nothing runs yet."""
-        self.database = PostgresServer() if combination.startswith("postgresql") else None
-        self.broker: RabbitMQServer | ValkeyServer = (
-            RabbitMQServer() if combination.endswith("rabbitmq") else ValkeyServer(fsync="always")
-        )
-        self._made = 0
-
-    def start(self) -> None:
-        """Start what does not run."""
-        if self.database is not None:
-            self.database.start()
-        self.broker.start()
-
-    def fresh(self, folder: Path) -> str:
-        """An empty broker and an empty database; its URL."""
-        if isinstance(self.broker, RabbitMQServer):
-            self.broker.delete_all_queues()
-        else:
-            self.broker.purge_all()
-        if self.database is None:
-            return f"sqlite:///{folder / 'faults.sqlite3'}"
-        self._made += 1
-        return self.database.create_database(f"faults_{self._made}")
-
-    def empty(self) -> None:
-        """Throw away what waits at the broker: every message on RabbitMQ, everything on Valkey."""
-        if not isinstance(self.broker, RabbitMQServer):
-            self.broker.purge_all()
-            return
-        with self.broker.connect() as connection:
-            for name in self.broker.depths():
-                # Queues that belong to one connection (Celery's own remote control) cannot be emptied from another.
-                with contextlib.suppress(amqp.exceptions.AMQPError), connection.channel() as channel:
-                    channel.queue_purge(name)
-
-    def close(self) -> None:
-        """Stop and remove both."""
-        self.broker.close()
-        if self.database is not None:
-            self.database.close()
-
-
-class GivenServers(Servers):
-    """An installation's own PostgreSQL and broker, set aside for this; they are used, never stopped."""
-
-    ours = False
-
-    def __init__(self, database_url: str, broker_url: str) -> None:
-        """The database must be empty or one that was used for this before; the broker is emptied."""
-        self.database = None
-        self.broker = _GivenBroker(broker_url)  # type: ignore[assignment]
-        self._database_url = database_url
-
-    def start(self) -> None:
-        """They run."""
-
-    def fresh(self, folder: Path) -> str:
-        """The given database, with what earlier rounds left in it gone."""
-        self.empty()
-        return self._database_url
-
-    def empty(self) -> None:
-        """Throw away what waits in the queues that Signalbox uses."""
-        from kombu import Connection
-
-        with Connection(self.broker.url) as connection:
-            for name in ("task.execution.default", "status.update", "worker.heartbeat"):
-                with contextlib.suppress(*connection.channel_errors), connection.channel() as channel:
-                    channel.queue_purge(name)
-
-    def close(self) -> None:
-        """They go on."""
-
-
-@dataclass(frozen=True)
-class _GivenBroker:
-    url: str
-
-    def depth(self, queue: str) -> int:
-        """How many messages wait."""
-        from kombu import Connection
-
-        with Connection(self.url) as connection, connection.channel() as channel:
-            return int(channel.queue_declare(queue, passive=True).message_count)
-
-
-def given_servers() -> Servers | None:
-    """Servers named by FAULTS_DATABASE_URL and FAULTS_BROKER_URL: an installation set aside for this."""
-    database, broker = os.environ.get("FAULTS_DATABASE_URL"), os.environ.get("FAULTS_BROKER_URL")
-    return GivenServers(database, broker) if database and broker else None
 
 
 class System:
