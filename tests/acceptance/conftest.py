@@ -1,4 +1,4 @@
-"""Fixtures: one installation for each combination, shared by the tests of a session."""
+"""Fixtures: one installation for each combination, shared by the tests of this package and gone after them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from tests.acceptance.installation import Installation, installation
 COMBINATIONS = ("sqlite+valkey", "postgresql+rabbitmq")
 
 
-@pytest.fixture(scope="session", params=COMBINATIONS)
+@pytest.fixture(scope="package", params=COMBINATIONS)
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """Two dispatchers, two ingests, two workers."""
     folder = tmp_path_factory.mktemp("installation")
     if request.param == "sqlite+valkey":
         database = f"sqlite:///{folder / 'db.sqlite3'}"
-        broker = request.getfixturevalue("valkey").url
+        # A database of its own: other tests use the first one of the same server.
+        broker = request.getfixturevalue("valkey").url.rsplit("/", 1)[0] + "/5"
     else:
         server = request.getfixturevalue("postgres")
         database = server.create_database("acceptance")
@@ -25,3 +26,5 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     with installation(folder, database, broker, SIGNALBOX_IMPORTS="tests.acceptance.jobs_of_tests") as made:
         made.start_all(dispatchers=2, ingests=2, workers=2)
         yield made
+    if request.param == "postgresql+rabbitmq":
+        request.getfixturevalue("rabbitmq").delete_all_queues()
