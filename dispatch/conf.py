@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
-from django.core.signals import setting_changed
-
-from tasks_app.sections import read, require_positive
+from tasks_app.sections import accessor, require_positive
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,5 @@ class DispatchSettings:
             raise ValueError('queue_type must be "classic" or "quorum"')
 
 
-@lru_cache(maxsize=1)
-def conf() -> DispatchSettings:
-    """The section as configured; read once a process."""
-    return read(DispatchSettings, "dispatch")
-
-
-def _forget(*, setting: str, **_: object) -> None:
-    if setting == "SIGNALBOX":
-        conf.cache_clear()
-
-
-setting_changed.connect(_forget)
+#: The section as configured; read once a process.
+conf = accessor(DispatchSettings, "dispatch")

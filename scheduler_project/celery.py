@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from celery import Celery
-from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler_project.settings")
 
@@ -23,6 +22,7 @@ def make_app() -> Celery:
     from tasks_app.messages.execution import queue_for
     from workers_app import wiring
     from workers_app.conf import conf
+    from workers_app.running import shared_queues
 
     # Celery's Django fix-up closes every connection before and after each task. `workers_app` keeps them in order
     # by Django's own rule (CONN_MAX_AGE) instead, or each permit would begin with a new connection.
@@ -38,10 +38,7 @@ def make_app() -> Celery:
         result_backend=None,
         task_ignore_result=True,
         task_default_queue=queue_for("default"),
-        task_queues=[
-            Queue(queue_for(name), Exchange("", type="direct"), routing_key=queue_for(name), durable=True)
-            for name in conf().task_types
-        ],
+        task_queues=shared_queues(conf().task_types),
         task_create_missing_queues=True,
         worker_prefetch_multiplier=4,
         worker_send_task_events=True,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from django.core.signals import setting_changed
-
-from tasks_app.sections import read, require_positive
+from tasks_app.sections import accessor, require_positive
 
 
 @dataclass(frozen=True)
@@ -55,15 +52,5 @@ class TaskSettings:
             raise ValueError(f'signing_key_id "{self.signing_key_id}" is not one of signing_keys')
 
 
-@lru_cache(maxsize=1)
-def conf() -> TaskSettings:
-    """The section as configured; read once a process."""
-    return read(TaskSettings, "tasks")
-
-
-def _forget(*, setting: str, **_: object) -> None:
-    if setting == "SIGNALBOX":
-        conf.cache_clear()
-
-
-setting_changed.connect(_forget)
+#: The section as configured; read once a process.
+conf = accessor(TaskSettings, "tasks")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -42,6 +43,22 @@ def read(cls: type[T], section: str) -> T:
 
     configured: Mapping[str, Any] = getattr(settings, "SIGNALBOX", {})
     return build(cls, configured.get(section, {}), section=section)
+
+
+def accessor(cls: type[T], section: str) -> Callable[[], T]:
+    """A function that reads the section at its first call and again after the setting was overridden (in tests)."""
+    from django.core.signals import setting_changed
+
+    @lru_cache(maxsize=1)
+    def conf() -> T:
+        return read(cls, section)
+
+    def forget(*, setting: str, **_: object) -> None:
+        if setting == "SIGNALBOX":
+            conf.cache_clear()
+
+    setting_changed.connect(forget, weak=False, dispatch_uid=f"signalbox.sections.{section}")
+    return conf
 
 
 def require_positive(instance: object, *names: str) -> None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from django.core.signals import setting_changed
-
-from tasks_app.sections import read, require_positive
+from tasks_app.sections import accessor, require_positive
 
 
 @dataclass(frozen=True)
@@ -67,15 +64,5 @@ class WorkerSettings:
         return self.lease_seconds - self.lease_margin_seconds
 
 
-@lru_cache(maxsize=1)
-def conf() -> WorkerSettings:
-    """The section as configured; read once a process."""
-    return read(WorkerSettings, "workers")
-
-
-def _forget(*, setting: str, **_: object) -> None:
-    if setting == "SIGNALBOX":
-        conf.cache_clear()
-
-
-setting_changed.connect(_forget)
+#: The section as configured; read once a process.
+conf = accessor(WorkerSettings, "workers")

@@ -12,15 +12,20 @@ from tasks_app.process_health import serve
 from workers_app.worker_process import WorkerProcess
 
 
+def shared_queues(task_types: Sequence[str]) -> list[Queue]:
+    """The durable queue of each task type, as workers and Celery's own tools declare it."""
+    return [
+        Queue(queue_for(kind), Exchange("", type="direct"), routing_key=queue_for(kind), durable=True)
+        for kind in task_types
+    ]
+
+
 def run_worker(app: Celery, *, name: str, slots: int, task_types: Sequence[str], loglevel: str) -> None:
     """Run until stopped; exits the process with Celery's code.
 
     The node is called signalbox@<name>; it takes the shared queue of each task type and its own queue.
     """
-    app.conf.task_queues = [
-        Queue(queue_for(kind), Exchange("", type="direct"), routing_key=queue_for(kind), durable=True)
-        for kind in task_types
-    ]
+    app.conf.task_queues = shared_queues(task_types)
     app.conf.worker_pool = "prefork"
     # Celery's main process publishes nothing but events, on the loop that hands out work: it must not wait for
     # confirms. Children get confirms back for what bodies publish (`attach_child`), reports have their own connection.

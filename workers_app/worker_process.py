@@ -76,7 +76,7 @@ class WorkerProcess:
             functions=hello.functions,
             code_version=hello.code_version,
             every_seconds=settings.heartbeat_seconds,
-            in_flight=lambda: len(self.node._active()),
+            in_flight=self.node.running_count,
             incarnation_id=lambda: str(self.node.identity.incarnation_id),
         )
         for task in self.app.tasks.values():
@@ -168,7 +168,7 @@ class WorkerProcess:
 
     def renew_soon(self) -> None:
         """Renew the lease now: its answer brings drains, resumes and cancels."""
-        self.node._renew_now.set()
+        self.node.renew_soon()
 
     def check_lease(self) -> None:
         """Raise RuntimeError when no body may begin here."""

@@ -104,14 +104,14 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
         trace_id=_trace_id(ticket),
     ):
         if child.registry.draining or not child.registry.lease_valid():
-            _hand_back(child, ticket, None, "draining" if child.registry.draining else "no lease")
+            _hand_back(child, ticket.run_id, ticket.token, None, "draining" if child.registry.draining else "no lease")
             return _ignored("draining")
         record = child.seat.register(ticket.run_id, ticket.attempt, ticket.token.bytes, nonce.bytes)
         reach("worker.after_register")
         answer = _ask(child, ticket, nonce)
         if answer is None:
             record.refuse()
-            _hand_back(child, ticket, nonce, "the control plane did not answer")
+            _hand_back(child, ticket.run_id, ticket.token, nonce, "the control plane did not answer")
             return _ignored("unreachable")
         if isinstance(answer, Refused):
             record.refuse()
@@ -153,7 +153,8 @@ def _run(
     function, args, kwargs = call_for(permit.executor, permit.parameters)
     shell = function == SHELL_FUNCTION
     if not record.grant(deadline_ns, permit.keep_running, shell=shell) or not record.start():
-        _hand_back_granted(child, permit, record, "no lease")
+        _hand_back(child, permit.run_id, permit.token, permit.nonce, "no lease")
+        record.refuse()
         return _ignored("lease_over")
     reach("worker.before_body")
     job = Job(
@@ -240,27 +241,15 @@ def _from_answer(answer: Any) -> BodyEnd:
     )
 
 
-def _hand_back(child: Child, ticket: Ticket, nonce: UUID | None, reason: str) -> None:
+def _hand_back(child: Child, run_id: int, token: UUID, nonce: UUID | None, reason: str) -> None:
     report = {
         "kind": "hand_back",
-        "run": ticket.run_id,
-        "token": str(ticket.token),
+        "run": run_id,
+        "token": str(token),
         "nonce": str(nonce) if nonce else None,
         "reason": reason,
     }
     child.channel.send(HAND_BACK, nonce.bytes if nonce else bytes(16), json.dumps(report).encode())
-
-
-def _hand_back_granted(child: Child, permit: Permitted, record: Record, reason: str) -> None:
-    report = {
-        "kind": "hand_back",
-        "run": permit.run_id,
-        "token": str(permit.token),
-        "nonce": str(permit.nonce),
-        "reason": reason,
-    }
-    child.channel.send(HAND_BACK, permit.nonce.bytes, json.dumps(report).encode())
-    record.refuse()
 
 
 def _telemetry(child: Child, nonce: UUID, report: dict[str, Any]) -> None:

@@ -126,6 +126,14 @@ class Node:
         self._renew_now.set()
         logger.info("draining", extra={"worker_id": self.hello.worker_id, "running": len(self._active())})
 
+    def renew_soon(self) -> None:
+        """Renew now: the answer brings drains, resumes and cancels."""
+        self._renew_now.set()
+
+    def running_count(self) -> int:
+        """Bodies under way."""
+        return len(self._active())
+
     def stop(self) -> None:
         """Last act of a warm shutdown: flush, settle what is not recorded, say goodbye."""
         if self._closed or os.getpid() != self._pid:
