@@ -3,6 +3,9 @@
 `q(now)` is its part of the claim: rows that it keeps back; None where the reason lies with the queue and not with the
 row (then it shows as credit). `explain(run, now)` is its part of the answer to "why is it not running?".
 
+The claim is built once and carried out with many instants: there `now` is an expression, which takes arithmetic and
+comparison with columns, but no look at its value.
+
 A new reason is a new object in BLOCKERS. Its `q` must leave the claim's plan alone: conditions on the run's own
 columns, or `IN` over a sub-select that stays small, which PostgreSQL hashes once and never turns into a join.
 """
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from django.db.models import Q
+from django.db.models import Expression, Q
 from django.utils.translation import gettext as _
 
 from dispatch import broker_probe, queries
@@ -23,6 +26,9 @@ from tasks_app.models import Task, TaskRun
 from tasks_app.querysets import RunQuerySet
 from tasks_app.states import RunStatus
 from workers_app.models import WorkerIncarnation
+
+#: A moment, or what stands for one in a query that is built before it is known.
+Instant = datetime | Expression
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Blocker(Protocol):
 
     code: str
 
-    def q(self, now: datetime) -> Q | None:
+    def q(self, now: Instant) -> Q | None:
         """The runs that it keeps back, as a condition on TaskRun; None when it does not depend on the row."""
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
@@ -58,7 +64,7 @@ class NotDue:
 
     code = "not_due"
 
-    def q(self, now: datetime) -> Q:
+    def q(self, now: Instant) -> Q:
         """See `Blocker`."""
         return Q(due_at__gt=now)
 
@@ -78,7 +84,7 @@ class TaskPaused:
 
     code = "task_paused"
 
-    def q(self, _now: datetime) -> Q:
+    def q(self, _now: Instant) -> Q:
         """See `Blocker`."""
         return Q(task_id__in=Task.objects.filter(paused_at__isnull=False).values("pk"))
 
@@ -99,7 +105,7 @@ class TaskDeleted:
 
     code = "task_deleted"
 
-    def q(self, _now: datetime) -> Q:
+    def q(self, _now: Instant) -> Q:
         """See `Blocker`."""
         return Q(task_id__in=Task.objects.filter(deleted_at__isnull=False).values("pk"))
 
@@ -118,7 +124,7 @@ class NoWorker:
 
     code = "no_worker"
 
-    def q(self, _now: datetime) -> None:
+    def q(self, _now: Instant) -> None:
         """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, _now: datetime) -> Explanation | None:
@@ -151,7 +157,7 @@ class NoCredit:
 
     code = "no_slot"
 
-    def q(self, _now: datetime) -> None:
+    def q(self, _now: Instant) -> None:
         """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
@@ -176,7 +182,7 @@ class BrokerAway:
 
     code = "broker_away"
 
-    def q(self, _now: datetime) -> None:
+    def q(self, _now: Instant) -> None:
         """It lies with the queue, not with the row."""
 
     def explain(self, _run: TaskRun, _now: datetime) -> Explanation | None:
@@ -195,7 +201,7 @@ class Unserved:
 
     code = "no_dispatcher"
 
-    def q(self, _now: datetime) -> None:
+    def q(self, _now: Instant) -> None:
         """It lies with the queue, not with the row."""
 
     def explain(self, run: TaskRun, now: datetime) -> Explanation | None:
@@ -213,7 +219,7 @@ BLOCKERS: Final[tuple[Blocker, ...]] = (NotDue(), TaskPaused(), TaskDeleted(), N
 LAST_RESORT: Final[Blocker] = Unserved()
 
 
-def unblocked(runs: RunQuerySet, now: datetime) -> RunQuerySet:
+def unblocked(runs: RunQuerySet, now: Instant) -> RunQuerySet:
     """Without the rows that any blocker keeps back."""
     for blocker in BLOCKERS:
         kept_back = blocker.q(now)

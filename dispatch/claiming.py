@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from dispatch import queries
 from dispatch.blockers import unblocked
@@ -22,6 +23,7 @@ from dispatch.credit import LookAhead
 from tasks_app import lifecycle
 from tasks_app.crashpoints import reach
 from tasks_app.lifecycle import Claimed
+from tasks_app.lifecycle.claim import ClaimStatement, Given
 from tasks_app.models import TaskRun
 from tasks_app.querysets import RunQuerySet
 
@@ -68,21 +70,13 @@ class Claiming:
             return result
         wanted = {head.queue for head in due}
         with transaction.atomic():
-            # A claim that a crash of the database takes back is harmless: its message carries a token that nobody knows
-            # any more. So nobody waits for the disk here.
-            queries.commit_without_waiting()
-            held = queries.lock_queues(wanted)
-            result.contended = len(held) < len(wanted)
-            aheads = {name: self._ahead.setdefault(name, LookAhead(self._per_slot_max)) for name in held}
-            looks = {
-                name: queries.Look(self._looked_at.get(name, now), ahead.overtaken_before)
-                for name, ahead in aheads.items()
-            }
-            loads = queries.loads(looks, now) if held else {}
+            loads = queries.lock_and_load({name: self._look(name, now) for name in wanted}, now)
+            result.contended = len(loads) < len(wanted)
             credit_of = {}
-            for name, ahead in aheads.items():
+            for name, load in loads.items():
+                ahead = self._ahead[name]
                 self._looked_at[name] = now
-                credit_of[name] = ahead.credit(loads[name], at)
+                credit_of[name] = ahead.credit(load, at)
                 if credit_of[name] == 0:
                     result.starved.append(name)
                     if ahead.drains_fast(at):
@@ -98,9 +92,7 @@ class Claiming:
             count = min(left.get(head.queue, 0), room)
             if count <= 0:
                 continue
-            claimed = lifecycle.claim(
-                candidates(head.queue, head.priority, now, count), now=now, permit_within=self._permit_within
-            )
+            claimed = self._take(head.queue, head.priority, now, count)
             result.claimed.extend(claimed)
             left[head.queue] -= len(claimed)
             room -= len(claimed)
@@ -112,12 +104,33 @@ class Claiming:
                 if left[name] <= 0:
                     result.look_again_in(self._ahead[name].pause_seconds())
 
+    def _take(self, queue: str, priority: int, now: datetime, count: int) -> list[Claimed]:
+        if connection.vendor != "postgresql":
+            rows = candidates(queue, priority, now)[:count]
+            return lifecycle.claim(rows, now=now, permit_within=self._permit_within)
+        return lifecycle.claim(
+            claim_statement(), now=now, permit_within=self._permit_within,
+            values={"queue": queue, "priority": priority, "now": now, ClaimStatement.COUNT: count},
+        )  # fmt: skip
 
-def candidates(queue: str, priority: int, now: datetime, count: int) -> RunQuerySet:
-    """The best `count` rows of a queue at one priority that nothing keeps back.
+    def _look(self, name: str, now: datetime) -> queries.Look:
+        ahead = self._ahead.setdefault(name, LookAhead(self._per_slot_max))
+        return queries.Look(self._looked_at.get(name, now), ahead.overtaken_before)
+
+
+def candidates(queue: str | Given, priority: int | Given, now: datetime | Given) -> RunQuerySet:
+    """The rows of a queue at one priority that nothing keeps back, best first.
 
     Expected plan on PostgreSQL, with whatever statistics: Limit over LockRows over Index Scan using run_claim with the
     three conditions as Index Cond, the blockers as hashed SubPlans in its Filter, and no Sort.
     """
     rows: RunQuerySet = TaskRun.objects.pending().filter(task_type=queue, priority=priority, due_at__lte=now)
-    return unblocked(rows, now).order_by("due_at", "id")[:count]
+    return unblocked(rows, now).order_by("due_at", "id")
+
+
+@lru_cache(maxsize=1)
+def claim_statement() -> ClaimStatement:
+    """The claim of `count` candidates, with `queue`, `priority` and `now` to be given. PostgreSQL only."""
+    fields = {field.name: field for field in TaskRun._meta.concrete_fields}
+    queue, priority = Given("queue", fields["task_type"]), Given("priority", fields["priority"])
+    return ClaimStatement(candidates(queue, priority, Given("now", fields["due_at"])), counted=True)

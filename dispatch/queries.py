@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from django.db.models import Avg, Count, DurationField, F, Max, Min, Q
 
 from dispatch.credit import QueueLoad
+from tasks_app.lifecycle.arrays import array_literal
+from tasks_app.lifecycle.rows import in_one_go, postgres_cursor
 from tasks_app.models import Queue, Schedule, Task, TaskRun
 from tasks_app.states import RunStatus
 from workers_app.models import Worker, WorkerIncarnation
 
+Statement = tuple[str, Sequence[Any]]
 _PRIORITIES = "(" + " UNION ALL ".join(f"SELECT {n} AS priority" for n in range(9, -1, -1)) + ")"
 
 
@@ -41,6 +44,19 @@ def heads() -> list[Head]:
     nothing. Expected plan: a SubPlan with Limit over Index Only Scan (or Index Scan) using run_claim. The sub-select
     has a LIMIT, so that it is never turned into a join, which statistics could send over the whole table.
     """
+    if connection.vendor == "postgresql":
+        with postgres_cursor() as cursor:
+            cursor.execute(*heads_statement(), binary=True)
+            return [Head(*row) for row in cursor.fetchall()]
+    with connection.cursor() as cursor:
+        cursor.execute(*heads_statement())
+        # SQLite gives back the text that it stores.
+        return [Head(name, priority, _instant(due_at)) for name, priority, due_at in cursor.fetchall()]
+
+
+@lru_cache(maxsize=1)
+def heads_statement() -> tuple[str, tuple[()]]:
+    """The statement of `heads`."""
     run, queue, pending = TaskRun._meta.db_table, Queue._meta.db_table, RunStatus.PENDING.value
     sql = f"""
         SELECT name, priority, due_at FROM (
@@ -52,25 +68,22 @@ def heads() -> list[Head]:
             FROM "{queue}" AS queue CROSS JOIN {_PRIORITIES} AS p
         ) AS head WHERE due_at IS NOT NULL ORDER BY priority DESC, due_at, name
     """
-    with connection.cursor() as cursor:
-        cursor.execute(sql)
-        rows = cursor.fetchall()
-    if connection.vendor == "postgresql":
-        return [Head(*row) for row in rows]
-    # SQLite gives back the text that it stores.
-    return [Head(name, priority, _instant(due_at)) for name, priority, due_at in rows]
+    return sql, ()
 
 
-def lock_queues(names: Collection[str]) -> list[str]:
-    """Lock these queues' rows in sorted order; returns those that nobody else holds, who serves the rest."""
+def lock_and_load(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
+    """Lock these queues' rows in sorted order, and then ask for their load.
+
+    Without the queues that somebody else holds, who serves them. Must be called inside a transaction, and first in it:
+    from here on that does not wait for the disk when it commits. A claim that a crash of the database takes back is
+    harmless: its message carries a token that nobody knows any more.
+    """
     if connection.vendor != "postgresql":
-        return list(Queue.objects.filter(pk__in=sorted(names)).order_by("pk").values_list("pk", flat=True))
-    table = Queue._meta.db_table
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f'SELECT name FROM "{table}" WHERE name = ANY (%s) ORDER BY name FOR UPDATE SKIP LOCKED', [sorted(names)]
-        )
-        return [row[0] for row in cursor.fetchall()]
+        held = Queue.objects.filter(pk__in=sorted(looks)).order_by("pk").values_list("pk", flat=True)
+        return _found({name: looks[name] for name in held}, now, *_load_rows(looks, _since(looks, now)))
+    # Each statement has its own snapshot: what is counted is counted when the locks are there.
+    locked, *rows = in_one_go([_lock_statement(looks), *load_statements(looks, _since(looks, now))])
+    return _found({name: looks[name] for name, _ in locked}, now, *_load_read(rows))
 
 
 def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
@@ -78,12 +91,17 @@ def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
 
     Expected plans: Index Scan using run_waiting; Index Scan using run_held_by.
     """
-    since = min((look.since for look in looks.values()), default=now)
-    if connection.vendor == "postgresql":
-        waiting, workers, running = _loads_postgres(looks, since)
-    else:
-        workers = list(WorkerIncarnation.objects.taking_work().order_by().values_list("id", "slots", "task_types"))
-        waiting, running = _waiting(looks), _running([row[0] for row in workers], since)
+    since = _since(looks, now)
+    if connection.vendor != "postgresql":
+        return _found(looks, now, *_load_rows(looks, since))
+    return _found(looks, now, *_load_read(in_one_go(load_statements(looks, since))))
+
+
+def _since(looks: Mapping[str, Look], now: datetime) -> datetime:
+    return min((look.since for look in looks.values()), default=now)
+
+
+def _found(looks: Mapping[str, Look], now: datetime, waiting: Waiting, workers: Workers, running: Runnings) -> Loads:
     held, permitted = _held_and_permitted(running)
     found = {}
     for name in looks:
@@ -153,43 +171,59 @@ class _Running(NamedTuple):
     newest: datetime | None
 
 
-def _loads_postgres(
-    looks: Mapping[str, Look], since: datetime
-) -> tuple[dict[str, tuple[int, datetime]], list[tuple[UUID, int, list[str]]], list[_Running]]:
-    """The questions below in plain SQL: building them anew for each look cost more than answering them."""
+Loads = dict[str, QueueLoad]
+#: Queue → messages that wait, and when the oldest was dispatched.
+Waiting = Mapping[str, tuple[int, datetime]]
+#: (incarnation, slots, task types) of those that take work.
+Workers = Sequence[tuple[UUID, int, Collection[str]]]
+Runnings = Sequence[_Running]
+
+
+def _lock_statement(names: Collection[str]) -> Statement:
+    return (
+        f"SELECT name, set_config('synchronous_commit', 'off', true) FROM \"{Queue._meta.db_table}\" "
+        "WHERE name = ANY (%s::text[]) ORDER BY name FOR UPDATE SKIP LOCKED"
+    ), [array_literal(sorted(names))]
+
+
+def load_statements(looks: Mapping[str, Look], since: datetime) -> list[Statement]:
+    """What waits, who takes work, and what these run: for PostgreSQL, in the words that are the same each time."""
     run, incarnation, worker = (model._meta.db_table for model in (TaskRun, WorkerIncarnation, Worker))
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT run.task_type, count(*), min(run.dispatched_at)
-            FROM unnest(%s::text[], %s::timestamptz[]) AS look(queue, overtaken_before)
-            JOIN "{run}" AS run ON run.status = 'DISPATCHED' AND run.task_type = look.queue
-            WHERE look.overtaken_before IS NULL OR run.dispatched_at >= look.overtaken_before
-            GROUP BY run.task_type
-            """,
-            [list(looks), [look.overtaken_before for look in looks.values()]],
-        )
-        waiting = {row[0]: (row[1], row[2]) for row in cursor.fetchall()}
-        cursor.execute(
-            f"""
-            SELECT own.id, own.slots, own.task_types FROM "{incarnation}" AS own
-            JOIN "{worker}" AS worker ON worker.name = own.worker_id
-            WHERE own.over_at IS NULL AND NOT own.draining AND worker.draining_since IS NULL
-            """
-        )
-        workers = [(row[0], row[1], json.loads(row[2])) for row in cursor.fetchall()]
-        if not workers:
-            return waiting, [], []
-        cursor.execute(
-            f"""
-            SELECT incarnation_id, task_type, count(*), count(*) FILTER (WHERE permitted_at > %s),
-                   avg(permitted_at - dispatched_at) FILTER (WHERE permitted_at > %s),
-                   max(dispatched_at) FILTER (WHERE permitted_at > %s)
-            FROM "{run}" WHERE status = 'RUNNING' AND incarnation_id = ANY (%s) GROUP BY incarnation_id, task_type
-            """,
-            [since, since, since, [row[0] for row in workers]],
-        )
-        return waiting, workers, [_Running._make(row) for row in cursor.fetchall()]
+    taking = (
+        f'FROM "{incarnation}" AS own JOIN "{worker}" AS worker ON worker.name = own.worker_id '
+        "WHERE own.over_at IS NULL AND NOT own.draining AND worker.draining_since IS NULL"
+    )
+    waiting = f"""
+        SELECT run.task_type, count(*), min(run.dispatched_at)
+        FROM unnest(%s::text[], %s::timestamptz[]) AS look(queue, overtaken_before)
+        JOIN "{run}" AS run ON run.status = 'DISPATCHED' AND run.task_type = look.queue
+        WHERE look.overtaken_before IS NULL OR run.dispatched_at >= look.overtaken_before
+        GROUP BY run.task_type
+    """
+    running = f"""
+        SELECT incarnation_id, task_type, count(*), count(*) FILTER (WHERE permitted_at > given.since),
+               avg(permitted_at - dispatched_at) FILTER (WHERE permitted_at > given.since),
+               max(dispatched_at) FILTER (WHERE permitted_at > given.since)
+        FROM "{run}", (SELECT %s::timestamptz AS since) AS given
+        WHERE status = 'RUNNING' AND incarnation_id = ANY (ARRAY(SELECT own.id {taking}))
+        GROUP BY incarnation_id, task_type
+    """
+    overtaken = array_literal([look.overtaken_before for look in looks.values()])
+    return [
+        (waiting, [array_literal(list(looks)), overtaken]),
+        (f"SELECT own.id, own.slots, own.task_types {taking}", []),
+        (running, [since]),
+    ]
+
+
+def _load_read(rows: Sequence[list[Any]]) -> tuple[Waiting, Workers, Runnings]:
+    waiting, workers, running = rows
+    return {row[0]: (row[1], row[2]) for row in waiting}, workers, [_Running._make(row) for row in running]
+
+
+def _load_rows(looks: Mapping[str, Look], since: datetime) -> tuple[Waiting, Workers, Runnings]:
+    workers = list(WorkerIncarnation.objects.taking_work().order_by().values_list("id", "slots", "task_types"))
+    return _waiting(looks), workers, _running([row[0] for row in workers], since)
 
 
 def _running(incarnations: Collection[UUID], since: datetime) -> list[_Running]:
@@ -231,10 +265,3 @@ def _held_and_permitted(
 def _instant(text: str | datetime) -> datetime:
     parsed = text if isinstance(text, datetime) else datetime.fromisoformat(text)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-
-def commit_without_waiting() -> None:
-    """Let the transaction under way return from its commit before it is on disk. PostgreSQL only."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit TO off")

@@ -5,7 +5,8 @@ gives the same answer while that attempt is RUNNING, so an answer that was lost 
 the asking incarnation is checked in the same statement; a lease judged over a moment later is the reaper's business,
 which ends every attempt that the dead incarnation holds.
 
-Expected plan on PostgreSQL: Index Scan using taskrun_pkey, whatever the statistics say about the status.
+Expected plan on PostgreSQL: Index Scan using taskrun_pkey, whatever the statistics say. Each place that names the table
+repeats which ids are asked for: by a join alone, statistics from when the table was empty made it read a whole index.
 """
 
 from __future__ import annotations
@@ -63,30 +64,32 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
     if len(asks) == 1:  # the usual case of a pool process: plain values cost half as much as arrays
         asked = "SELECT %s::bigint AS id, %s::uuid AS token, %s::uuid AS nonce"
         about: list[Any] = [asks[0].run_id, asks[0].token, asks[0].nonce]
+        within, ids = "run.id = %s::bigint", about[0]
     else:
         asked = "SELECT * FROM unnest(%s::bigint[], %s::uuid[], %s::uuid[]) AS a(id, token, nonce)"
         about = [[ask.run_id for ask in asks], [ask.token for ask in asks], [ask.nonce for ask in asks]]
+        within, ids = "run.id = ANY (%s::bigint[])", about[0]
     sql = f"""
         WITH asked AS ({asked}), locked AS MATERIALIZED (
             SELECT run.id, run.status, asked.nonce AS asked_nonce
             FROM asked JOIN "{table}" AS run ON run.id = asked.id AND run.token = asked.token
-            ORDER BY run.id FOR UPDATE OF run
+            WHERE {within} ORDER BY run.id FOR UPDATE OF run
         ), moved AS (
             UPDATE "{table}" AS run
             SET status = 'RUNNING', nonce = locked.asked_nonce, worker_id = %s, incarnation_id = %s,
                 permitted_at = %s, started_at = %s, stop_reason = '',
                 deadline_at = %s::timestamptz + run.timeout_seconds * interval '1 second'
             FROM locked
-            WHERE run.id = locked.id AND locked.status = 'DISPATCHED' AND {holder.alive_sql}
+            WHERE run.id = locked.id AND {within} AND locked.status = 'DISPATCHED' AND {holder.alive_sql}
             RETURNING {carried}
         )
         SELECT * FROM moved
         UNION ALL
         SELECT {carried} FROM locked JOIN "{table}" AS run ON run.id = locked.id
-        WHERE locked.status = 'RUNNING' AND run.nonce = locked.asked_nonce
+        WHERE {within} AND locked.status = 'RUNNING' AND run.nonce = locked.asked_nonce
     """
     params = (
-        *about, holder.worker_id, holder.incarnation_id, now, now, now, *holder.alive_params,
+        *about, ids, holder.worker_id, holder.incarnation_id, now, now, now, ids, *holder.alive_params, ids,
     )  # fmt: skip
     with postgres_cursor() as cursor:
         cursor.execute(sql, params)

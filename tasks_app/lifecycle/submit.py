@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 from django.db import connection, transaction
 
 from tasks_app.crashpoints import reach
-from tasks_app.lifecycle.rows import insert_rows
-from tasks_app.lifecycle.wake import wake_dispatchers
+from tasks_app.lifecycle.rows import in_one_go, insert_statement
+from tasks_app.lifecycle.wake import WAKE_STATEMENT
 from tasks_app.models import Task, TaskRun
 from tasks_app.parameters import canonical_json
 from tasks_app.states import RunStatus
@@ -51,14 +51,16 @@ def submit(runs: Sequence[NewRun], *, now: datetime) -> list[int]:
     """
     if not runs:
         return []
-    with transaction.atomic():
+    with transaction.atomic(savepoint=False):
         if connection.vendor == "postgresql":
-            ids = insert_rows(TaskRun, _COLUMNS, [_values(run, now) for run in runs])
+            # The bell is heard when the transaction commits, so it costs no way of its own.
+            rows = [_values(run, now) for run in runs]
+            inserted, _ = in_one_go([insert_statement(TaskRun, _COLUMNS, rows), WAKE_STATEMENT])
+            ids = [row[0] for row in inserted]
         else:
             made = TaskRun.objects.bulk_create([_instance(run, now) for run in runs])
             ids = [run.pk for run in made]
         reach("submit.after_insert")
-        wake_dispatchers()
         transaction.on_commit(lambda: reach("submit.after_commit"))
     return ids
 

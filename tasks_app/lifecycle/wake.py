@@ -6,13 +6,17 @@ never heard for rows that were rolled back. SQLite has none: dispatchers poll th
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.db import connection
 
-CHANNEL = "signalbox_due"
+CHANNEL: Final = "signalbox_due"
+#: What PostgreSQL is told, for those who send it together with something else.
+WAKE_STATEMENT: Final = (f"SELECT pg_notify('{CHANNEL}', '')", ())
 
 
 def wake_dispatchers() -> None:
     """Wake every dispatcher when the surrounding transaction commits (at once outside of one)."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")
+            cursor.execute(*WAKE_STATEMENT)

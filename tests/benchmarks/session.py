@@ -68,12 +68,7 @@ def measure(
             found["versions"] = versions.all_of_them(servers)
             found["titles"] = {one.name: one.title for one in contenders(servers)}
             if "rounds" in parts:
-                # What is for comparison alone would make a quick look a slow one.
-                chosen = [
-                    one
-                    for one in contenders(servers)
-                    if (one.name in only if only else scale.name == "full" or one.fewer_runs == 1)
-                ]
+                chosen = [one for one in contenders(servers) if not only or one.name in only]
                 found["rounds"] = rounds.run(chosen, scale, say, latency=latency)
             if "rates" in parts:
                 from tests.benchmarks import rates

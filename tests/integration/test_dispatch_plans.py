@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -13,9 +15,11 @@ import pytest
 from django.db import connection
 
 from dispatch import queries
-from dispatch.claiming import candidates
-from tasks_app.lifecycle.claim import claim_statement
+from dispatch.claiming import claim_statement
+from tasks_app import lifecycle
+from tasks_app.lifecycle import Finished, PermitAsk
 from tasks_app.models import TaskRun
+from tasks_app.states import Outcome
 from tests.integration.domain import NOW, AWorker, a_task, claimed, submitted
 
 pytestmark = [pytest.mark.django_db, pytest.mark.postgresql_only, pytest.mark.slow]
@@ -55,17 +59,59 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-def explained(sql: str, params: Any) -> list[dict[str, Any]]:
-    """The nodes of the plan of a statement that is carried out and taken back."""
+Statement = tuple[str, Any]
+
+
+def explained(sql: str, params: Any, *, kept: bool = True) -> list[dict[str, Any]]:
+    """The nodes of the plan of a statement that is carried out and taken back.
+
+    kept: of the plan for any values, which PostgreSQL keeps for a statement that it is sent again and again. Otherwise
+    of the plan for these values: what Django sends has them in its text.
+    """
     connection.ensure_connection()
-    # A client-side cursor: EXPLAIN takes no parameters, so they are put into the text.
+    numbers = itertools.count(1)
     with psycopg.ClientCursor(connection.connection) as cursor:
         cursor.execute("SAVEPOINT before_explain")
-        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql, params)
+        cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        if kept:
+            text = re.sub("%s", lambda _: f"${next(numbers)}", sql).replace("%%", "%")
+            cursor.execute("PREPARE explained AS " + text)
+            sql = f"EXECUTE explained ({', '.join(['%s'] * len(params))})" if params else "EXECUTE explained"
+        cursor.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + sql, params or None)
         [[found]] = cursor.fetchall()
+        cursor.execute("DEALLOCATE ALL")
         cursor.execute("ROLLBACK TO SAVEPOINT before_explain")
     plan = json.loads(found) if isinstance(found, str) else found
     return list(nodes(plan[0]["Plan"]))
+
+
+def statements_of(act: Callable[[], object]) -> list[Statement]:
+    """What is asked of the runs' table; what it changes is taken back."""
+    noted: list[Statement] = []
+    carry_out = psycopg.Cursor.execute
+
+    def note(cursor: Any, sql: Any, params: Any = None, **options: Any) -> Any:
+        if f'"{TABLE}"' in sql or f" {TABLE} " in sql:
+            noted.append((sql, params))
+        return carry_out(cursor, sql, params, **options)
+
+    execute("SAVEPOINT before_act")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", note)
+        act()
+    execute("ROLLBACK TO SAVEPOINT before_act")
+    assert noted
+    return noted
+
+
+def scans_of(plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The nodes that read the runs' table."""
+    return [node for node in plan if node.get("Relation Name") == TABLE and "Scan" in node["Node Type"]]
+
+
+def claim_of(priority: int) -> Statement:
+    values = {"queue": "default", "priority": priority, "now": NOW, "count": 500}
+    return claim_statement().sql, claim_statement().params(values, NOW, NOW + timedelta(seconds=60))
 
 
 def buffers(plan: list[dict[str, Any]]) -> int:
@@ -73,9 +119,8 @@ def buffers(plan: list[dict[str, Any]]) -> int:
 
 
 def a_claim_reads_what_it_takes_in_the_order_of_the_index() -> None:
-    rows = candidates("default", 5, NOW, 500)
-    plan = explained(*claim_statement(rows, NOW, NOW + timedelta(seconds=60)))
-    scans = [node for node in plan if node.get("Relation Name") == TABLE and "Scan" in node["Node Type"]]
+    plan = explained(*claim_of(priority=5))
+    scans = scans_of(plan)
     assert {node.get("Index Name", node["Node Type"]) for node in scans} == {"run_claim", "Tid Scan"}
     assert all(node["Actual Rows"] * node["Actual Loops"] <= 501 for node in scans)
     assert "Sort" not in {node["Node Type"] for node in plan}
@@ -84,44 +129,47 @@ def a_claim_reads_what_it_takes_in_the_order_of_the_index() -> None:
 
 
 def a_look_at_all_queues_touches_a_few_index_pages() -> None:
-    statements: list[str] = []
-
-    def note(run: Any, sql: str, *rest: Any) -> Any:
-        statements.append(sql)
-        return run(sql, *rest)
-
-    with connection.execute_wrapper(note):
-        heads = queries.heads()
+    heads = queries.heads()
     assert [(head.priority, head.due_at > NOW) for head in heads] == [(9, True), (5, False)]
-    plan = explained(statements[0], ())
+    plan = explained(*queries.heads_statement())
     assert buffers(plan) < 200
     assert {node.get("Index Name") for node in plan if node.get("Relation Name") == TABLE} == {"run_claim"}
 
 
 def rows_due_later_at_a_higher_priority_cost_the_claim_nothing() -> None:
-    plan = explained(*claim_statement(candidates("default", 9, NOW, 500), NOW, NOW))
-    assert buffers(plan) < 20
+    assert buffers(explained(*claim_of(priority=9))) < 20
 
 
 def what_is_out_is_counted_without_the_backlog() -> None:
-    statements: list[tuple[str, Any]] = []
-
-    def note(run: Any, sql: str, params: Any, *rest: Any) -> Any:
-        statements.append((sql, params))
-        return run(sql, params, *rest)
-
-    with connection.execute_wrapper(note):
-        loads = queries.loads({"default": queries.Look(NOW)}, NOW)
-    assert loads["default"].dispatched == 100
-    for sql, params in statements:
+    looks = {"default": queries.Look(NOW)}
+    assert queries.loads(looks, NOW)["default"].dispatched == 100
+    for sql, params in queries.load_statements(looks, NOW):
         assert buffers(explained(sql, params)) < 500, sql
+
+
+def a_permit_and_an_end_read_their_row_alone() -> None:
+    [run] = TaskRun.objects.filter(status="DISPATCHED").order_by("id")[:1]
+    worker = AWorker()
+    assert run.token is not None
+    ask = PermitAsk(run.pk, run.token, uuid4())
+    end = Finished(run.pk, run.attempt, run.token, Outcome.COMPLETED)
+    acts: list[Callable[[], object]] = [
+        lambda: lifecycle.permit([ask], worker.holder, now=NOW),
+        lambda: lifecycle.permit([ask, PermitAsk(run.pk, uuid4(), uuid4())], worker.holder, now=NOW),
+        lambda: lifecycle.finish([end], now=NOW),
+    ]
+    for act in acts:
+        for sql, params in statements_of(act):
+            plan = explained(sql, params)
+            assert {node.get("Index Name") for node in scans_of(plan)} <= {f"{TABLE}_pkey"}, sql
+            assert buffers(plan) < 200, sql
 
 
 def the_reapers_questions_use_their_indexes() -> None:
     runs = TaskRun.objects
     for rows in (runs.overdue_for_permit(NOW), runs.past_deadline(NOW), runs.held_by([uuid4()])):
         sql, params = rows.values_list("pk")[:500].query.sql_with_params()
-        assert buffers(explained(sql, params)) < 50, sql
+        assert buffers(explained(sql, params, kept=False)) < 50, sql
 
 
 CHECKS = (
@@ -129,6 +177,7 @@ CHECKS = (
     a_look_at_all_queues_touches_a_few_index_pages,
     rows_due_later_at_a_higher_priority_cost_the_claim_nothing,
     what_is_out_is_counted_without_the_backlog,
+    a_permit_and_an_end_read_their_row_alone,
     the_reapers_questions_use_their_indexes,
 )
 
