@@ -225,8 +225,8 @@ class TaskRun(models.Model):
             models.Index(fields=("incarnation_id",), condition=Q(status="RUNNING"), name="run_held_by"),
             models.Index(fields=("deadline_at",), condition=Q(status="RUNNING"), name="run_deadline"),
             # Keyset lists: by task, and the states that people look for among millions that completed.
-            # Every run has a task. The condition is for the planner: a question for an id alone cannot prove it, so that
-            # stale statistics never make it read this whole index instead of the primary key's one entry.
+            # Every run has a task. The condition is for the planner: a question for an id alone cannot prove it, so
+            # that stale statistics never make it read this whole index instead of the primary key's one entry.
             models.Index(fields=("task", "-id"), condition=Q(task__isnull=False), name="run_by_task"),
             # Deleting a run asks who refers to it: without this each deleted row would read the whole table.
             models.Index(fields=("retry_of",), condition=Q(retry_of__isnull=False), name="run_retry_of"),
