@@ -28,6 +28,7 @@ _LINE = re.compile(r":\d+\)$")
 def run(servers: Servers, scale: Scale, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """One load under py-spy: {"per_second", "cpu_seconds", "processes": {role: what `table` says}}."""
     contender = Signalbox(servers, "signalbox", "Signalbox")
+    contender.database = "bench_profile"  # the rounds of the same sitting have their own
     contender.prepare()
     try:
         sitting = Sitting(contender.start("profile"))

@@ -70,6 +70,8 @@ def measure(
             if "rounds" in parts:
                 chosen = [one for one in contenders(servers) if not only or one.name in only]
                 found["rounds"] = rounds.run(chosen, scale, say, latency=latency)
+                # Kept at once: what comes after may fail, and these are most of the sitting.
+                (out / f"{scale.name}-rounds.json").write_text(json.dumps(found, indent=1, default=str))
             if "rates" in parts:
                 from tests.benchmarks import rates
 
