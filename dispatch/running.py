@@ -14,6 +14,7 @@ from dispatch.broker import Broker, from_url
 from dispatch.conf import conf
 from dispatch.dispatcher import Dispatcher
 from dispatch.reaper import Reaper
+from tasks_app import planner
 from tasks_app.clock import clock
 from tasks_app.process_health import Check, serve
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 def run_dispatcher() -> None:
     """A dispatcher with its reaper, until SIGTERM or SIGINT."""
+    planner.read_by_index()
     section = conf()
     broker = _broker()
     dispatcher, reaper = Dispatcher(clock, broker, section), Reaper(clock, section, broker=_broker())
@@ -45,6 +47,7 @@ def run_ingest() -> None:
     """An ingest, until SIGTERM or SIGINT."""
     from dispatch.ingest.ingest import Ingest
 
+    planner.read_by_index()
     section = conf()
     broker = _broker()
     ingest = Ingest(clock, broker.reports(prefetch=section.ingest_prefetch), section)

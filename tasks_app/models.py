@@ -76,6 +76,11 @@ class Task(models.Model):
         verbose_name = _("task")
         verbose_name_plural = _("tasks")
         ordering = ("name",)
+        indexes = (
+            # Each claim asks for these: few among many.
+            models.Index(fields=("id",), condition=Q(paused_at__isnull=False), name="task_paused"),
+            models.Index(fields=("id",), condition=Q(deleted_at__isnull=False), name="task_deleted"),
+        )
         constraints = (
             models.UniqueConstraint(fields=("name",), condition=Q(deleted_at__isnull=True), name="task_name_unique"),
             models.CheckConstraint(condition=Q(timeout_seconds__gt=0), name="task_timeout_above_zero"),

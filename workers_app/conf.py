@@ -29,6 +29,9 @@ class WorkerSettings:
     report_flush_seconds: float = 0.1
     report_batch_max: int = 500
     log_bytes_max: int = 1024 * 1024
+    #: Who asks for permits: "batched" is the worker's main process for many deliveries at once, "each" is the pool
+    #: process for its own. Both start nothing without one; batched costs less a run.
+    permits: str = "batched"
     #: Modules with Celery tasks of the users, imported by workers and by whoever validates function names.
     imports: Sequence[str] = field(default_factory=tuple)
     #: Task types that a worker takes when it is not told any.
@@ -50,6 +53,8 @@ class WorkerSettings:
         )
         if self.lease_margin_seconds >= self.lease_seconds / 2:
             raise ValueError("lease_margin_seconds must be below half of lease_seconds")
+        if self.permits not in ("batched", "each"):
+            raise ValueError('permits must be "batched" or "each"')
         if self.renewals_per_lease < 3:
             raise ValueError("renewals_per_lease must be 3 or more")
 

@@ -6,6 +6,7 @@ from celery import Celery, signals
 
 from workers_app import celery_signals
 from workers_app.event_pace import EventPace
+from workers_app.execution.reception import DeskAtLoop
 
 CONNECTED = (
     "worker_init",
@@ -27,6 +28,6 @@ def connect(app: Celery) -> None:
     from workers_app import remote_control  # noqa: F401  (registers its commands)
 
     app.conf.imports = ["workers_app.executors.tasks", *(app.conf.imports or ())]
-    app.steps["consumer"].add(EventPace)
+    app.steps["consumer"].update((EventPace, DeskAtLoop))
     for name in CONNECTED:
         getattr(signals, name).connect(getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}")

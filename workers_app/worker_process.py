@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 
 from django.db import connections
 
+from tasks_app import planner
 from tasks_app.clock import DatabaseClock, clock
 from tasks_app.conf import conf as tasks_conf
 from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal, verify
@@ -39,6 +40,7 @@ class WorkerProcess:
     def __init__(self, controller: Any) -> None:
         """controller: Celery's WorkController, before its pool exists."""
         from workers_app.execution.node import Node
+        from workers_app.execution.reception import open_desk
 
         self.app = controller.app
         self.worker_id = str(controller.hostname).partition("@")[2] or str(controller.hostname)
@@ -81,10 +83,15 @@ class WorkerProcess:
         )
         for task in self.app.tasks.values():
             task.Request = "workers_app.execution.request:Request"
+        if self.node.desk is not None:
+            open_desk(self.node.desk, self.node.ring)
+            for task in self.app.tasks.values():
+                task.Strategy = "workers_app.execution.reception:strategy"
 
     @classmethod
     def prepare(cls, controller: Any) -> None:
         """`worker_init`: register and make what children inherit. Waits for a database that is away."""
+        planner.read_by_index()
         process = cls._current = cls(controller)
         stop = threading.Event()
         pause = 0.5
@@ -124,6 +131,7 @@ class WorkerProcess:
         from workers_app.job import LogToJob
 
         forget_inherited_connections()
+        planner.read_as_planned()
         self.app.conf.broker_transport_options = CONFIRMED
         settings = tasks_conf()
         child_clock = DatabaseClock()

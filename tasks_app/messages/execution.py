@@ -77,6 +77,12 @@ class Ticket:
     correlation_id: str
     traceparent: str
 
+    @property
+    def trace_id(self) -> str:
+        """Of the trace in which the run was submitted; empty without one."""
+        parts = self.traceparent.split("-")
+        return parts[1] if len(parts) == 4 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class WireMessage:

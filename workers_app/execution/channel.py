@@ -23,7 +23,7 @@ HELLO: Final = 1
 FINISH: Final = 2
 TELEMETRY: Final = 3
 HAND_BACK: Final = 4
-GATHER_SECONDS: Final = 0.01
+GATHER_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class MainEnd:
                 else:
                     self._receive(key.data)
             # Each waking takes the interpreter from the event loop that hands out work. What comes in the meantime is
-            # read in one go; the reports wait ten times as long for their flush.
+            # read in one go; the reports wait five times as long for their flush.
             self._closed.wait(GATHER_SECONDS)
 
     def _accept(self) -> None:

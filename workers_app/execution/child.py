@@ -1,7 +1,8 @@
 """In the pool child: verify, register, ask, run, tell.
 
 `attach` wraps the tracing function (`__trace__`) of every task once Celery has built it in a new child. A message
-without our header goes straight through: plain Celery stays plain Celery.
+without our header goes straight through: plain Celery stays plain Celery. A delivery that the main process has verified
+and got a permit for brings its grant with it; any other is verified and asked for here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from workers_app.conf import conf
 from workers_app.control_plane.port import ControlPlane, Unreachable
 from workers_app.execution import outcome
 from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, ChildEnd
+from workers_app.execution.grant import GRANT, Grant
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outcome import BodyEnd
 from workers_app.execution.registry import Record, Registry, Seat, boottime_ns
@@ -89,6 +91,9 @@ def _permitted_trace(task: Any, inner: Traced) -> Traced:
 
 def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
     reach("worker.before_register")
+    grant = request.pop(GRANT, None)
+    if grant is not None:
+        return _begin_granted(child, task, inner, uuid, request, Grant(*grant))
     routing_key = (request.get("delivery_info") or {}).get("routing_key")
     try:
         ticket = verify(request, task.name, args, kwargs, routing_key, child.ring)
@@ -101,7 +106,7 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
         run_id=ticket.run_id,
         attempt=ticket.attempt,
         worker_id=child.identity.worker_id,
-        trace_id=_trace_id(ticket),
+        trace_id=ticket.trace_id,
     ):
         if child.registry.draining or not child.registry.lease_valid():
             _hand_back(child, ticket.run_id, ticket.token, None, "draining" if child.registry.draining else "no lease")
@@ -118,7 +123,70 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
             PERMITS_REFUSED.labels(reason=answer.reason).inc()
             logger.info("permit refused", extra={"reason": answer.reason})
             return _ignored(answer.reason)
-        return _run(child, task, inner, uuid, request, answer, record)
+        start = Start(
+            run_id=answer.run_id,
+            attempt=answer.attempt,
+            token=answer.token,
+            nonce=answer.nonce,
+            task_name=answer.task_name,
+            executor=answer.executor,
+            parameters=answer.parameters,
+            keep_running=answer.keep_running,
+            seconds=(answer.deadline_at - child.clock.now()).total_seconds(),
+        )
+        return _run(child, task, inner, uuid, request, start, record)
+
+
+def _begin_granted(child: Child, task: Any, inner: Traced, uuid: str, request: dict[str, Any], grant: Grant) -> Any:
+    """A delivery whose permit the main process has."""
+    start = Start(
+        run_id=grant.run_id,
+        attempt=grant.attempt,
+        token=UUID(bytes=grant.token),
+        nonce=UUID(bytes=grant.nonce),
+        task_name=grant.task_name,
+        executor=grant.executor,
+        parameters=grant.parameters,
+        keep_running=grant.keep_running,
+        seconds=float(grant.timeout_seconds),
+        grant=grant,
+    )
+    with context.bind(
+        run_id=grant.run_id, attempt=grant.attempt, worker_id=child.identity.worker_id, trace_id=grant.trace_id
+    ):
+        if child.registry.draining or not child.registry.lease_valid():
+            _hand_back(
+                child, start.run_id, start.token, start.nonce, "draining" if child.registry.draining else "no lease"
+            )
+            return _ignored("draining")
+        if child.registry.knows(grant.nonce):
+            logger.error("this grant was used before")
+            return _ignored("stale")
+        record = child.seat.register(grant.run_id, grant.attempt, grant.token, grant.nonce)
+        reach("worker.after_register")
+        return _run(child, task, inner, uuid, request, start, record)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a permit says about the body that may begin. seconds: how long it may take from now."""
+
+    run_id: int
+    attempt: int
+    token: UUID
+    nonce: UUID
+    task_name: str
+    executor: str
+    parameters: dict[str, Any]
+    keep_running: bool
+    seconds: float
+    grant: Grant | None = None
+
+    def still_good(self, identity: SharedIdentity) -> bool:
+        """Whether the grant that it came with may still be used; to be asked when the table says STARTED."""
+        return self.grant is None or (
+            boottime_ns() < self.grant.valid_until_ns and identity.incarnation_id.bytes == self.grant.incarnation
+        )
 
 
 def _ask(child: Child, ticket: Ticket, nonce: UUID) -> Permitted | Refused | None:
@@ -145,15 +213,15 @@ def _run(
     inner: Traced,
     uuid: str,
     request: dict[str, Any],
-    permit: Permitted,
+    permit: Start,
     record: Record,
 ) -> Any:
-    remaining = (permit.deadline_at - child.clock.now()).total_seconds()
-    deadline_ns = boottime_ns() + int(remaining * 1e9)
+    deadline_ns = boottime_ns() + int(permit.seconds * 1e9)
     function, args, kwargs = call_for(permit.executor, permit.parameters)
     shell = function == SHELL_FUNCTION
-    if not record.grant(deadline_ns, permit.keep_running, shell=shell) or not record.start():
-        _hand_back(child, permit.run_id, permit.token, permit.nonce, "no lease")
+    granted = record.grant(deadline_ns, permit.keep_running, shell=shell)
+    if not granted or not record.start() or not permit.still_good(child.identity):
+        _hand_back(child, permit.run_id, permit.token, permit.nonce, "no lease, or the grant's time is over")
         record.refuse()
         return _ignored("lease_over")
     reach("worker.before_body")
@@ -164,7 +232,7 @@ def _run(
         task_name=permit.task_name,
         send=lambda report: _telemetry(child, permit.nonce, report),
         stop_reason=record.stop_reason,
-        deadline_monotonic=time.monotonic() + remaining,
+        deadline_monotonic=time.monotonic() + permit.seconds,
         log_bytes_max=None if shell else conf().log_bytes_max,
         now=lambda: child.clock.now().timestamp(),
     )
@@ -198,7 +266,7 @@ def _run(
 
 
 def _conclude(
-    child: Child, permit: Permitted, record: Record, job: Job, end: BodyEnd, started: float, began: float
+    child: Child, permit: Start, record: Record, job: Job, end: BodyEnd, started: float, began: float
 ) -> None:
     """Tell the main process how it ended, then take the attempt off the table."""
     reach("worker.after_effect")
@@ -287,11 +355,6 @@ def _result_text(result: Any) -> str | None:
 def _cut(text: str, bytes_max: int) -> str:
     data = text.encode("utf-8", "replace")
     return text if len(data) <= bytes_max else data[:bytes_max].decode("utf-8", "ignore") + "\n[cut]"
-
-
-def _trace_id(ticket: Ticket) -> str:
-    parts = ticket.traceparent.split("-")
-    return parts[1] if len(parts) == 4 else ""
 
 
 class _Unsent:

@@ -7,6 +7,7 @@ here, each with its own lock.
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, Frame, M
 from workers_app.execution.guardian import start_guardian
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outbox import Outbox, Unsettled
+from workers_app.execution.permit_desk import Delivery, PermitDesk
 from workers_app.execution.publisher import Publisher
 from workers_app.execution.registry import RecordView, Registry, State, StopReason, boottime_ns
 from workers_app.metrics import BODIES_ENDED, CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
@@ -55,6 +57,7 @@ _STOPPED: Final = {
     StopReason.DRAIN: (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
     StopReason.NONE: (Outcome.LOST, "WorkerChildDied", "the pool process that ran the body died"),
 }
+_REASONS: Final = collections.defaultdict(lambda: StopReason.TIMEOUT, cancel=StopReason.CANCEL)
 _FORGOTTEN: Final = (Outcome.LOST, "NotRunning", "held by this worker, which does not run it and has no outcome for it")
 
 
@@ -94,6 +97,12 @@ class Node:
             self.app, self.outbox, self.identity, self.ring,
             flush_seconds=self.settings.report_flush_seconds, batch_max=self.settings.report_batch_max,
         )  # fmt: skip
+        self.desk: PermitDesk | None = None
+        if self.settings.permits == "batched":
+            self.desk = PermitDesk(
+                control_plane=self.control_plane, identity=self.identity, registry=self.registry,
+                slots=self.hello.slots, on_give_up=self._give_up, has_outcome=self.outbox.holds,
+            )  # fmt: skip
         self.guardian = start_guardian(self.registry)
         self._thread = threading.Thread(target=self._lease_loop, name="signalbox-lease", daemon=True)
         self._pid = os.getpid()
@@ -115,6 +124,8 @@ class Node:
         self.channel.start()
         self.publisher.start()
         self._thread.start()
+        if self.desk is not None:
+            self.desk.start()
 
     def begin_drain(self) -> None:
         """SIGTERM: no new body begins; running ones get `drain_seconds`."""
@@ -123,6 +134,8 @@ class Node:
         self._draining = True
         self._drain_until = time.monotonic() + self.settings.drain_seconds
         self.registry.set_draining()
+        if self.desk is not None:
+            self.desk.begin_drain()
         self._renew_now.set()
         logger.info("draining", extra={"worker_id": self.hello.worker_id, "running": len(self._active())})
 
@@ -139,6 +152,8 @@ class Node:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
+        if self.desk is not None:
+            self.desk.stop()
         self._stopping.set()
         self._renew_now.set()
         if self._thread.is_alive():
@@ -162,10 +177,11 @@ class Node:
             return
         if frame.kind == HAND_BACK:
             report = json.loads(frame.payload)
-            if report["nonce"]:
-                nonce = UUID(report["nonce"])
+            nonce = UUID(report["nonce"]) if report["nonce"] else None
+            if nonce is not None:
                 self._given_up[nonce] = HandBack(report["run"], UUID(report["token"]), nonce, report["reason"])
             self.outbox.put_telemetry(frame.payload)
+            self._off_the_desk(nonce)
             return
         if frame.kind == FINISH:
             report = json.loads(frame.payload)
@@ -173,6 +189,11 @@ class Node:
             self.outbox.put_outcome(held, frame.payload)
             # On the list first, off the table second: an attempt is always on one of them.
             self.registry.free_nonce(frame.nonce)
+            self._off_the_desk(held.nonce, report["duration_ms"])
+
+    def _off_the_desk(self, nonce: UUID | None, duration_ms: int | None = None) -> None:
+        if self.desk is not None and nonce is not None:
+            self.desk.forget(nonce, duration_ms)
 
     def _child_gone(self, pid: int) -> None:
         """A child's stream ended: whatever its seat still holds ended with it."""
@@ -204,6 +225,7 @@ class Node:
             CHILDREN_LOST.inc()
             self.outbox.put_outcome(held, self._death_report(view, held))
         self.registry.free(view)
+        self._off_the_desk(nonce)
         self._kills.pop(nonce, None)
 
     def _give_up(self, held: Held, reason: str) -> None:
@@ -246,7 +268,17 @@ class Node:
             if view.run_id == run_id:
                 self._ask_to_stop(view, reason)
                 return True
-        return False
+        return self._conclude_unbegun(lambda one: one.ticket.run_id == run_id, lambda _nonce: reason)
+
+    def _conclude_unbegun(self, wanted: Callable[[Delivery], bool], reason_of: Callable[[UUID], StopReason]) -> bool:
+        """End attempts that have a permit and whose body has not begun. True when there was one."""
+        if self.desk is None:
+            return False
+        concluded = self.desk.withdraw(wanted)
+        for held in concluded:
+            self.outbox.put_outcome(held, _report_of(held, reason_of(held.nonce), 0.0))
+        self.desk.settle(held.nonce for held in concluded)
+        return bool(concluded)
 
     def _ask_to_stop(self, view: RecordView, reason: StopReason) -> None:
         nonce = UUID(bytes=view.nonce)
@@ -332,7 +364,8 @@ class Node:
         UNSETTLED.set(len(self.outbox.unsettled()))
 
     def _lists(self) -> Renewal:
-        # The table first, the list of finished attempts second (see `_frame`).
+        # The desk first, the table second, the list of finished attempts third: the way that attempts go (`_frame`).
+        granted, asked = self.desk.lists() if self.desk is not None else ([], [])
         views = self.registry.snapshot()
         finished = [item.held for item in self.outbox.unsettled()]
         ended = {held.nonce for held in finished}
@@ -341,7 +374,9 @@ class Node:
             for view in views
             if view.state in (*ACTIVE, State.FINISHED) and UUID(bytes=view.nonce) not in ended
         ]
-        registered = [UUID(bytes=view.nonce) for view in views if view.state is State.REGISTERED]
+        begun = {held.nonce for held in running}
+        running += [held for held in granted if held.nonce not in begun and held.nonce not in ended]
+        registered = asked + [UUID(bytes=view.nonce) for view in views if view.state is State.REGISTERED]
         return Renewal(running, finished, registered, draining=self._draining)
 
     def _obey(self, answer: RenewalAnswer) -> None:
@@ -351,10 +386,14 @@ class Node:
             view = active.get(nonce)
             if view is not None and not view.keep_running:
                 self._ask_to_stop(view, StopReason.LEASE)
+        if self.desk is not None and answer.void:
+            self.desk.settle([held.nonce for held in self.desk.withdraw(lambda one: one.nonce in answer.void)])
+        if answer.stops:
+            self._conclude_unbegun(lambda one: one.nonce in answer.stops, lambda nonce: _REASONS[answer.stops[nonce]])
         for nonce, reason in answer.stops.items():
             view = active.get(nonce)
             if view is not None:
-                self._ask_to_stop(view, StopReason.CANCEL if reason == "cancel" else StopReason.TIMEOUT)
+                self._ask_to_stop(view, _REASONS[reason])
         if answer.drain != self._told_to_drain:
             self._told_to_drain = answer.drain
             self.on_drain(answer.drain)
@@ -368,7 +407,9 @@ class Node:
         is lost: starting it again would break "each attempt starts at most once".
         """
         seen = {held.nonce: held for held in answer.unknown}
-        listed = {UUID(bytes=view.nonce) for view in self.registry.snapshot()}
+        granted, asked = self.desk.lists() if self.desk is not None else ([], [])
+        listed = {*asked, *(held.nonce for held in granted)}
+        listed |= {UUID(bytes=view.nonce) for view in self.registry.snapshot()}
         forgotten = [held for nonce, held in seen.items() if nonce in self._unknown and nonce not in listed]
         self._unknown = set(seen)
         given_up = [self._given_up[held.nonce] for held in forgotten if held.nonce in self._given_up]
@@ -384,6 +425,10 @@ class Node:
     def _begin_again(self) -> None:
         """Our lease was judged over: everything that ran under it is somebody else's now."""
         logger.error("the lease was judged over; ending all bodies", extra={"worker_id": self.hello.worker_id})
+        # What was handed to the pool under it and begins from now on sees that it is over, or is seen below.
+        self.registry.set_lease(0)
+        if self.desk is not None:
+            self.desk.clear()
         for view in self._active():
             if not view.keep_running:
                 self._ask_to_stop(view, StopReason.LEASE)

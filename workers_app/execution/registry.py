@@ -127,6 +127,10 @@ class Registry:
         """Whether this worker may go on."""
         return (boottime_ns() if now_ns is None else now_ns) < self._table.lease_until_ns
 
+    def knows(self, nonce: bytes) -> bool:
+        """Whether a record has this nonce, free or not."""
+        return self._table.index_of(nonce) is not None
+
     def snapshot(self) -> list[RecordView]:
         """All records that are not free. Read it before the list of finished attempts."""
         views = []

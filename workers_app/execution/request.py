@@ -12,10 +12,16 @@ from typing import Any
 from celery.worker.request import Request as CeleryRequest
 
 from tasks_app.messages.execution import HEADER
+from workers_app.execution.grant import strip
 
 
 class Request(CeleryRequest):
     """A delivered message in the worker's main process."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As Celery makes it, without what only this process may add."""
+        super().__init__(*args, **kwargs)
+        strip(self._request_dict)
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """A pool process has it: acknowledge, whatever the task says about `acks_late`."""

@@ -223,12 +223,14 @@ class Table:
 
     def index_of(self, nonce: bytes) -> int | None:
         """The record that has this nonce, FREE or not."""
-        at = self.memory.find(nonce, self._records_at)
+        # A copy, because searching bytes is many times faster than searching a map.
+        records = self._bytes[self._records_at :].tobytes()
+        at = records.find(nonce)
         while at >= 0:
-            index, offset = divmod(at - self._records_at, _RECORD_BYTES)
+            index, offset = divmod(at, _RECORD_BYTES)
             if offset == 7 * 8:
                 return index
-            at = self.memory.find(nonce, at + 1)
+            at = records.find(nonce, at + 1)
         return None
 
     def free_seat(self, seat: int) -> bool:

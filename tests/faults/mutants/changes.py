@@ -14,15 +14,7 @@ class Change(NamedTuple):
     append: str = ""
 
 
-MUTANTS: dict[str, tuple[Change, ...]] = {
-    # The refusal is not obeyed: a stale or doubled delivery begins its body.
-    "permit_off": (
-        Change(
-            "workers_app.execution.child",
-            "        if isinstance(answer, Refused):\n            record.refuse()",
-            "        if isinstance(answer, Refused):\n            answer = _unpermitted(ticket, nonce)\n"
-            "        if isinstance(answer, Refused):\n            record.refuse()",
-            """
+_UNPERMITTED = """
 
 def _unpermitted(ticket, nonce):
     import datetime
@@ -37,7 +29,25 @@ def _unpermitted(ticket, nonce):
         timeout_seconds=run.timeout_seconds, keep_running=False, permitted_at=now,
         deadline_at=now + datetime.timedelta(seconds=run.timeout_seconds),
     )
-""",
+"""
+
+MUTANTS: dict[str, tuple[Change, ...]] = {
+    # The refusal is not obeyed: a stale or doubled delivery begins its body. In both forms of asking.
+    "permit_off": (
+        Change(
+            "workers_app.execution.permit_desk",
+            "                if isinstance(answer, Permitted):\n                    one.permit",
+            "                if isinstance(answer, Refused):\n"
+            "                    answer = _unpermitted(one.ticket, one.nonce)\n"
+            "                if isinstance(answer, Permitted):\n                    one.permit",
+            _UNPERMITTED,
+        ),
+        Change(
+            "workers_app.execution.child",
+            "        if isinstance(answer, Refused):\n            record.refuse()",
+            "        if isinstance(answer, Refused):\n            answer = _unpermitted(ticket, nonce)\n"
+            "        if isinstance(answer, Refused):\n            record.refuse()",
+            _UNPERMITTED,
         ),
     ),
     # Whoever reports about a run that is under way ends its attempt.
