@@ -13,6 +13,7 @@ from tasks_app.messages.execution import HEADER, SIGNATURE_HEADER, Execution, Wi
 from tasks_app.messages.signing import KeyRing
 from tests.acceptance.installation import Installation
 from tests.acceptance.test_runs import make, run
+from workers_app.execution.grant import GRANT, Grant
 
 pytestmark = pytest.mark.timeout(120)
 #: As in `Installation`: whoever holds the key can sign, and still gets no permit.
@@ -53,11 +54,21 @@ def future(headers: dict) -> dict:
     return headers | {HEADER: text}
 
 
+def forged_grant(message: WireMessage) -> list:
+    valid_until_ns = 2**62
+    grant = Grant(
+        message.run_id, 1, "t" * 16, "n" * 16, 1, "bad", "shell", body_of(message)[1], 60, False, "", "i" * 16,
+        valid_until_ns,
+    )  # fmt: skip
+    return list(grant)
+
+
 CASES = {
     "a signed message for a run that does not exist": lambda m: {},
     "a plain message without any envelope": lambda m: {"headers": without(m.headers, HEADER, SIGNATURE_HEADER)},
     "an envelope without a signature": lambda m: {"headers": without(m.headers, SIGNATURE_HEADER)},
     "an envelope that is no JSON": lambda m: {"headers": m.headers | {HEADER: "{"}},
+    "a grant that nobody gave": lambda m: {"headers": m.headers | {GRANT: forged_grant(m)}},
     "an envelope of a future version": lambda m: {"headers": future(m.headers)},
     "another function under the same signature": lambda m: {"headers": m.headers | {"task": "tests.add"}},
     "other arguments under the same signature": lambda m: {"body": [[], {"argv": ["touch", "/nowhere/x"]}, {}]},

@@ -42,6 +42,7 @@ from uuid import UUID, uuid4
 
 from django.db import close_old_connections
 
+from tasks_app.crashpoints import reach
 from tasks_app.lifecycle.facts import PermitAsk, Permitted, Refused
 from tasks_app.lifecycle.recede import Held
 from tasks_app.messages.execution import Ticket
@@ -148,6 +149,7 @@ class PermitDesk:
         self._prefetch: Callable[[int], None] = lambda _more: None
         self._prefetching = 0
         self._ahead_now = 0
+        self._next_sweep = 0.0
         self._lock = threading.Lock()
         self._waiting: deque[Delivery] = deque()
         self._held: dict[UUID, Delivery] = {}
@@ -237,6 +239,7 @@ class PermitDesk:
                 delivery = self._stock.popleft()
                 if delivery.stage is not Stage.GRANTED:
                     continue
+                reach("permit.before_hand")
                 self._move(delivery, Stage.HANDED)
                 delivery.valid_until_ns = boottime_ns() + int(VALID_SECONDS * 1e9)
             self._hand(delivery)
@@ -363,17 +366,20 @@ class PermitDesk:
                 self._held[one.nonce] = one
         return batch
 
+    def round(self) -> None:
+        """Ask for what may be asked for now, and give back what waited too long. One turn of the desk's own thread."""
+        batch = self._next_batch()
+        if batch:
+            self._ask(batch)
+        if self._draining or time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + SWEEP_SECONDS
+            self._sweep()
+
     def _ask_and_sweep(self) -> None:
-        next_sweep = 0.0
         while True:
             try:
-                batch = self._next_batch()
-                if batch:
-                    self._ask(batch)
-                if self._draining or time.monotonic() >= next_sweep:
-                    next_sweep = time.monotonic() + SWEEP_SECONDS
-                    close_old_connections()
-                    self._sweep()
+                self.round()
+                close_old_connections()
             except Exception:
                 logger.exception("asking for permits failed")
                 time.sleep(0.1)
@@ -430,6 +436,7 @@ class PermitDesk:
         """None when they could not be had in time. The nonces make asking again harmless."""
         asks = [PermitAsk(one.ticket.run_id, one.ticket.token, one.nonce) for one in batch]
         give_up, pause = time.monotonic() + ASK_SECONDS_MAX, 0.05
+        reach("permit.before_ask")
         while True:
             try:
                 return self._control_plane.permit(batch[0].incarnation, asks)
