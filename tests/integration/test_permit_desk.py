@@ -158,12 +158,13 @@ def test_while_it_asks_the_nonces_are_registered_and_prove_nothing():
     scene = Scene()
     seen = []
 
-    class Watching:
-        def permit(self, incarnation, asks):
-            seen.append(scene.desk.lists())
-            return scene.control_plane.permit(incarnation, asks)
+    permit = scene.control_plane.permit
 
-    scene.desk._control_plane = Watching()
+    def watching(incarnation, asks):
+        seen.append(scene.desk.lists())
+        return permit(incarnation, asks)
+
+    scene.control_plane.permit = watching
     scene.take(*dispatched(1))
     scene.round()
     [(running, asked)] = seen
@@ -268,12 +269,11 @@ def test_a_control_plane_that_does_not_answer_gets_its_nonces_again_and_then_the
     scene = Scene()
     asked = []
 
-    class Away:
-        def permit(self, _incarnation, asks):
-            asked.append([ask.nonce for ask in asks])
-            raise Unreachable("away")
+    def away(_incarnation, asks):
+        asked.append([ask.nonce for ask in asks])
+        raise Unreachable("away")
 
-    scene.desk._control_plane = Away()
+    scene.control_plane.permit = away
     monkeypatch.setattr(permit_desk, "ASK_SECONDS_MAX", 0.1)
     [run] = dispatched(1)
     scene.take(run)
