@@ -10,7 +10,8 @@ that is due later at a higher priority, each time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -19,7 +20,7 @@ from django.db import connection, transaction
 
 from dispatch import queries
 from dispatch.blockers import unblocked
-from dispatch.credit import LookAhead
+from dispatch.credit import LookAhead, QueueLoad
 from tasks_app import lifecycle
 from tasks_app.crashpoints import reach
 from tasks_app.lifecycle import Claimed
@@ -59,32 +60,46 @@ class Claiming:
         self._permit_within = permit_within
         self._ahead: dict[str, LookAhead] = {}
         self._looked_at: dict[str, datetime] = {}
+        #: Queues that had due rows when there were any.
+        self._last_due: set[str] = set()
 
-    def round(self, now: datetime, at: float, *, without: Sequence[str] = ()) -> Round:
-        """Claim what there is credit for. `at`: monotonic seconds. `without`: queues that are left out this time."""
+    def round(self, now: datetime, at: float, *, without: Sequence[str] = (), expecting: bool = False) -> Round:
+        """Claim what there is credit for. `at`: monotonic seconds. `without`: queues that are left out this time.
+
+        expecting: something is probably due, where it was due the last time. The loads of these queues are asked for
+        together with what is due, one exchange less until an idle system's run is on its way.
+        """
         result = Round()
-        heads = queries.heads()
-        due = [head for head in heads if head.due_at <= now and head.queue not in without]
-        result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
-        if not due:
-            return result
-        wanted = {head.queue for head in due}
-        with transaction.atomic():
-            loads = queries.lock_and_load({name: self._look(name, now) for name in wanted}, now)
-            result.contended = len(loads) < len(wanted)
-            credit_of = {}
-            for name, load in loads.items():
-                ahead = self._ahead[name]
-                self._looked_at[name] = now
-                credit_of[name] = ahead.credit(load, at)
-                if credit_of[name] == 0:
-                    result.starved.append(name)
-                    if ahead.drains_fast(at):
-                        result.look_again_in(ahead.pause_seconds())
-            self._claim(result, due, credit_of, now)
-            reach("claim.before_commit")
+        guessed = self._last_due.difference(without) if expecting else set()
+        with transaction.atomic() if guessed else nullcontext():
+            heads, loads = queries.heads_and_loads(self._looks(guessed, now), now)
+            due = [head for head in heads if head.due_at <= now and head.queue not in without]
+            result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
+            if not due:
+                return result
+            wanted = self._last_due = {head.queue for head in due}
+            with transaction.atomic(savepoint=False):
+                if others := wanted.difference(guessed):
+                    loads |= queries.lock_and_load(self._looks(others, now), now)
+                self._serve(result, due, {name: loads[name] for name in wanted.intersection(loads)}, now, at)
+                result.contended = not wanted.issubset(loads)
+                reach("claim.before_commit")
         reach("claim.after_commit")
         return result
+
+    def _serve(
+        self, result: Round, due: Sequence[queries.Head], loads: Mapping[str, QueueLoad], now: datetime, at: float
+    ) -> None:
+        credit_of = {}
+        for name, load in loads.items():
+            ahead = self._ahead[name]
+            self._looked_at[name] = now
+            credit_of[name] = ahead.credit(load, at)
+            if credit_of[name] == 0:
+                result.starved.append(name)
+                if ahead.drains_fast(at):
+                    result.look_again_in(ahead.pause_seconds())
+        self._claim(result, due, credit_of, now)
 
     def _claim(self, result: Round, due: Sequence[queries.Head], credit_of: dict[str, int], now: datetime) -> None:
         left, room = dict(credit_of), self._batch_max
@@ -113,9 +128,12 @@ class Claiming:
             values={"queue": queue, "priority": priority, "now": now, ClaimStatement.COUNT: count},
         )  # fmt: skip
 
-    def _look(self, name: str, now: datetime) -> queries.Look:
-        ahead = self._ahead.setdefault(name, LookAhead(self._per_slot_max))
-        return queries.Look(self._looked_at.get(name, now), ahead.overtaken_before)
+    def _looks(self, names: Collection[str], now: datetime) -> dict[str, queries.Look]:
+        looks = {}
+        for name in names:
+            ahead = self._ahead.setdefault(name, LookAhead(self._per_slot_max))
+            looks[name] = queries.Look(self._looked_at.get(name, now), ahead.overtaken_before)
+        return looks
 
 
 def candidates(queue: str | Given, priority: int | Given, now: datetime | Given) -> RunQuerySet:

@@ -74,6 +74,7 @@ class Dispatcher:
             permit_within=timedelta(seconds=settings.permit_within_seconds),
         )
         self._stopping = threading.Event()
+        self._rung = False
         self._broker_circuit = Circuit()
         self._database_circuit = Circuit()
         self._queue_circuits: dict[str, Circuit] = {}
@@ -87,14 +88,12 @@ class Dispatcher:
 
     def run(self) -> None:
         """Go round until `stop`."""
-        self._doorbell.start()
         logger.info("dispatcher started")
         while not self._stopping.is_set():
             self.beat.beat()
             wait = self._guarded_tick()
-            if wait > 0 and not self._stopping.is_set():
-                self._doorbell.wait(wait)
-        self._doorbell.stop()
+            self._rung = wait > 0 and not self._stopping.is_set() and self._doorbell.wait(wait)
+        self._doorbell.close()
         self._broker.close()
         connection.close()
         logger.info("dispatcher stopped")
@@ -115,7 +114,7 @@ class Dispatcher:
             return tick
         suspended = [name for name, circuit in self._queue_circuits.items() if circuit.open(at)]
         metrics.ROUNDS.inc()
-        done = self._claiming.round(now, at, without=suspended)
+        done = self._claiming.round(now, at, without=suspended, expecting=self._rung)
         tick.claimed = len(done.claimed)
         if done.claimed:
             tick.returned = self._publish(done.claimed, now)

@@ -19,7 +19,39 @@ from tasks_app.states import RunStatus
 from workers_app.models import Worker, WorkerIncarnation
 
 Statement = tuple[str, Sequence[Any]]
+_RUN, _INCARNATION, _WORKER, _QUEUE = (
+    f'"{model._meta.db_table}"' for model in (TaskRun, WorkerIncarnation, Worker, Queue)
+)
 _PRIORITIES = "(" + " UNION ALL ".join(f"SELECT {n} AS priority" for n in range(9, -1, -1)) + ")"
+
+
+_LOCK_SQL = (
+    f"SELECT name, set_config('synchronous_commit', 'off', true) FROM {_QUEUE} "
+    "WHERE name = ANY (%s::text[]) ORDER BY name FOR UPDATE SKIP LOCKED"
+)
+_TAKING = (
+    f"FROM {_INCARNATION} AS own JOIN {_WORKER} AS worker ON worker.name = own.worker_id "
+    "WHERE own.over_at IS NULL AND NOT own.draining AND worker.draining_since IS NULL"
+)
+# One statement: each costs the same again to send, to begin and to read, more than these few rows do.
+_LOAD_SQL = f"""
+    WITH taking AS (SELECT own.id, own.slots, own.task_types {_TAKING})
+    SELECT 'waiting', NULL::uuid, run.task_type, NULL::jsonb, count(*), NULL::bigint, NULL::interval,
+           min(run.dispatched_at)
+    FROM unnest(%s::text[], %s::timestamptz[]) AS look(queue, overtaken_before)
+    JOIN {_RUN} AS run ON run.status = 'DISPATCHED' AND run.task_type = look.queue
+    WHERE look.overtaken_before IS NULL OR run.dispatched_at >= look.overtaken_before
+    GROUP BY run.task_type
+    UNION ALL
+    SELECT 'worker', id, NULL, task_types, slots, NULL, NULL, NULL FROM taking
+    UNION ALL
+    SELECT 'running', incarnation_id, task_type, NULL, count(*), count(*) FILTER (WHERE permitted_at > given.since),
+           avg(permitted_at - dispatched_at) FILTER (WHERE permitted_at > given.since),
+           max(dispatched_at) FILTER (WHERE permitted_at > given.since)
+    FROM {_RUN}, (SELECT %s::timestamptz AS since) AS given
+    WHERE status = 'RUNNING' AND incarnation_id = ANY (ARRAY(SELECT id FROM taking))
+    GROUP BY incarnation_id, task_type
+"""
 
 
 class Head(NamedTuple):
@@ -57,32 +89,55 @@ def heads() -> list[Head]:
 @lru_cache(maxsize=1)
 def heads_statement() -> tuple[str, tuple[()]]:
     """The statement of `heads`."""
-    run, queue, pending = TaskRun._meta.db_table, Queue._meta.db_table, RunStatus.PENDING.value
+    pending = RunStatus.PENDING.value
     sql = f"""
         SELECT name, priority, due_at FROM (
             SELECT queue.name, p.priority, (
-                SELECT run.due_at FROM "{run}" AS run
+                SELECT run.due_at FROM {_RUN} AS run
                 WHERE run.status = '{pending}' AND run.task_type = queue.name AND run.priority = p.priority
                 ORDER BY run.due_at LIMIT 1
             ) AS due_at
-            FROM "{queue}" AS queue CROSS JOIN {_PRIORITIES} AS p
+            FROM {_QUEUE} AS queue CROSS JOIN {_PRIORITIES} AS p
         ) AS head WHERE due_at IS NOT NULL ORDER BY priority DESC, due_at, name
     """
     return sql, ()
 
 
-def lock_and_load(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
-    """Lock these queues' rows in sorted order, and then ask for their load.
+def heads_and_loads(looks: Mapping[str, Look], now: datetime) -> tuple[list[Head], dict[str, QueueLoad]]:
+    """`heads`, and in the same exchange with the database what `lock_and_load` does for these queues.
 
-    Without the queues that somebody else holds, who serves them. Must be called inside a transaction, and first in it:
-    from here on that does not wait for the disk when it commits. A claim that a crash of the database takes back is
-    harmless: its message carries a token that nobody knows any more.
+    The looks are of queues that probably have due rows; without any nothing is locked and no transaction is needed.
+    """
+    if not looks:
+        return heads(), {}
+    if connection.vendor != "postgresql":
+        return heads(), lock_and_load(looks, now)
+    found, locked, rows = in_one_go([heads_statement(), *_lock_and_load_statements(looks, now)])
+    return [Head(*row) for row in found], _locked_loads(looks, now, locked, rows)
+
+
+def lock_and_load(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
+    """Lock these queues' rows, and then ask for their load. Must be called inside a transaction.
+
+    Without the queues that somebody else holds, who serves them. The transaction does not wait for the disk when it
+    commits: a claim that a crash of the database takes back is harmless, its message carries a token that nobody knows
+    any more.
     """
     if connection.vendor != "postgresql":
         held = Queue.objects.filter(pk__in=sorted(looks)).order_by("pk").values_list("pk", flat=True)
         return _found({name: looks[name] for name in held}, now, *_load_rows(looks, _since(looks, now)))
+    locked, rows = in_one_go(_lock_and_load_statements(looks, now))
+    return _locked_loads(looks, now, locked, rows)
+
+
+def _lock_and_load_statements(looks: Mapping[str, Look], now: datetime) -> list[Statement]:
     # Each statement has its own snapshot: what is counted is counted when the locks are there.
-    locked, *rows = in_one_go([_lock_statement(looks), *load_statements(looks, _since(looks, now))])
+    return [(_LOCK_SQL, [array_literal(sorted(looks))]), load_statement(looks, _since(looks, now))]
+
+
+def _locked_loads(
+    looks: Mapping[str, Look], now: datetime, locked: Sequence[Any], rows: Sequence[Any]
+) -> dict[str, QueueLoad]:
     return _found({name: looks[name] for name, _ in locked}, now, *_load_read(rows))
 
 
@@ -94,7 +149,7 @@ def loads(looks: Mapping[str, Look], now: datetime) -> dict[str, QueueLoad]:
     since = _since(looks, now)
     if connection.vendor != "postgresql":
         return _found(looks, now, *_load_rows(looks, since))
-    return _found(looks, now, *_load_read(in_one_go(load_statements(looks, since))))
+    return _found(looks, now, *_load_read(in_one_go([load_statement(looks, since)])[0]))
 
 
 def _since(looks: Mapping[str, Look], now: datetime) -> datetime:
@@ -179,46 +234,22 @@ Workers = Sequence[tuple[UUID, int, Collection[str]]]
 Runnings = Sequence[_Running]
 
 
-def _lock_statement(names: Collection[str]) -> Statement:
-    return (
-        f"SELECT name, set_config('synchronous_commit', 'off', true) FROM \"{Queue._meta.db_table}\" "
-        "WHERE name = ANY (%s::text[]) ORDER BY name FOR UPDATE SKIP LOCKED"
-    ), [array_literal(sorted(names))]
-
-
-def load_statements(looks: Mapping[str, Look], since: datetime) -> list[Statement]:
-    """What waits, who takes work, and what these run: for PostgreSQL, in the words that are the same each time."""
-    run, incarnation, worker = (model._meta.db_table for model in (TaskRun, WorkerIncarnation, Worker))
-    taking = (
-        f'FROM "{incarnation}" AS own JOIN "{worker}" AS worker ON worker.name = own.worker_id '
-        "WHERE own.over_at IS NULL AND NOT own.draining AND worker.draining_since IS NULL"
-    )
-    waiting = f"""
-        SELECT run.task_type, count(*), min(run.dispatched_at)
-        FROM unnest(%s::text[], %s::timestamptz[]) AS look(queue, overtaken_before)
-        JOIN "{run}" AS run ON run.status = 'DISPATCHED' AND run.task_type = look.queue
-        WHERE look.overtaken_before IS NULL OR run.dispatched_at >= look.overtaken_before
-        GROUP BY run.task_type
-    """
-    running = f"""
-        SELECT incarnation_id, task_type, count(*), count(*) FILTER (WHERE permitted_at > given.since),
-               avg(permitted_at - dispatched_at) FILTER (WHERE permitted_at > given.since),
-               max(dispatched_at) FILTER (WHERE permitted_at > given.since)
-        FROM "{run}", (SELECT %s::timestamptz AS since) AS given
-        WHERE status = 'RUNNING' AND incarnation_id = ANY (ARRAY(SELECT own.id {taking}))
-        GROUP BY incarnation_id, task_type
-    """
+def load_statement(looks: Mapping[str, Look], since: datetime) -> Statement:
+    """What waits, who takes work, and what these run, for PostgreSQL."""
     overtaken = array_literal([look.overtaken_before for look in looks.values()])
-    return [
-        (waiting, [array_literal(list(looks)), overtaken]),
-        (f"SELECT own.id, own.slots, own.task_types {taking}", []),
-        (running, [since]),
-    ]
+    return _LOAD_SQL, [array_literal(list(looks)), overtaken, since]
 
 
-def _load_read(rows: Sequence[list[Any]]) -> tuple[Waiting, Workers, Runnings]:
-    waiting, workers, running = rows
-    return {row[0]: (row[1], row[2]) for row in waiting}, workers, [_Running._make(row) for row in running]
+def _load_read(rows: Sequence[Any]) -> tuple[Waiting, Workers, Runnings]:
+    waiting, workers, running = {}, [], []
+    for kind, incarnation, queue, task_types, count, fresh, mean_wait, instant in rows:
+        if kind == "waiting":
+            waiting[queue] = (count, instant)
+        elif kind == "worker":
+            workers.append((incarnation, count, task_types))
+        else:
+            running.append(_Running(incarnation, queue, count, fresh, mean_wait, instant))
+    return waiting, workers, running
 
 
 def _load_rows(looks: Mapping[str, Look], since: datetime) -> tuple[Waiting, Workers, Runnings]:

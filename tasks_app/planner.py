@@ -1,10 +1,10 @@
-"""How PostgreSQL is asked to plan in the platform's own processes: rows are found by index, never by reading a table.
+"""How PostgreSQL is asked to plan in the platform's own processes: once a statement, and by index, never by table.
 
-Every statement of a dispatcher, an ingest or a worker's main process names its rows by an indexed key. PostgreSQL keeps
-the plans of such statements for as long as a connection lasts; one that was made while a table was nearly empty reads
-the whole of it, and goes on doing so while the table grows, until the next ANALYZE (seen: three milliseconds for a
-permit of six runs, most of a burst's database time). Web processes and pool children, which ask other things, are left
-alone.
+Every statement of a dispatcher, an ingest or a worker's main process names its rows by an indexed key, so that one plan
+is right for any values: planned anew for each call, some of them take as long to plan as to carry out. PostgreSQL keeps
+plans for as long as a connection lasts; one that was made while a table was nearly empty reads the whole of it, and
+goes on doing so while the table grows, until the next ANALYZE (seen: three milliseconds for a permit of six runs, most
+of a burst's database time). Web processes and pool children, which ask other things, are left alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UID = "signalbox.planner"
 
 def read_by_index() -> None:
     """For each connection that this process opens from now on."""
-    connection_created.connect(_forbid_table_scans, weak=False, dispatch_uid=_UID)
+    connection_created.connect(_plan_once_by_index, weak=False, dispatch_uid=_UID)
 
 
 def read_as_planned() -> None:
@@ -26,7 +26,7 @@ def read_as_planned() -> None:
     connection_created.disconnect(dispatch_uid=_UID)
 
 
-def _forbid_table_scans(connection: Any, **_: Any) -> None:
+def _plan_once_by_index(connection: Any, **_: Any) -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute("SET enable_seqscan = off; SET jit = off")
+            cursor.execute("SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_generic_plan")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from django.db import connections, models
+from django.db import models
 
 from tasks_app.states import ACTIVE, RunStatus
 
@@ -27,18 +27,6 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
         schedules = Schedule.objects.select_related("periodic_task__interval", "periodic_task__clocked")
         return self.prefetch_related(models.Prefetch("schedules", queryset=schedules.order_by("id")))
-
-    def hold(self, task_id: int) -> bool:
-        """Whether the task is live; if so, nobody deletes it before the surrounding transaction ends.
-
-        FOR KEY SHARE: any number of submissions hold it at once, and only a deletion's FOR UPDATE waits. (The
-        foreign key of a new run takes the same lock, but not before the commit.)
-        """
-        if connections[self.db].vendor != "postgresql":
-            return self.live().filter(pk=task_id).exists()
-        with connections[self.db].cursor() as cursor:
-            cursor.execute("SELECT 1 FROM tasks_app_task WHERE id = %s AND deleted_at IS NULL FOR KEY SHARE", [task_id])
-            return cursor.fetchone() is not None
 
 
 class RunQuerySet(models.QuerySet["TaskRun"]):

@@ -150,18 +150,16 @@ def trigger(
     Raises TaskNotFound, InvalidParameters, BacklogFull. The run is accepted when the surrounding transaction
     commits.
     """
-    [run_id] = trigger_many(
-        task,
-        [{} if parameters_over is None else parameters_over],
-        priority=priority,
-        lane=lane,
-        due_at=due_at,
-        triggered_by=triggered_by,
-        by=by,
-        traceparent=traceparent,
+    target = task if isinstance(task, Task) else find_task(task)
+    now = clock.now()
+    runs = _accepted(
+        target, [{} if parameters_over is None else parameters_over], now,
+        priority=priority, lane=lane, due_at=due_at, triggered_by=triggered_by, by=by, traceparent=traceparent,
         correlation_id=correlation_id,
-    )
-    return TaskRun.objects.get(pk=run_id)
+    )  # fmt: skip
+    [run_id] = lifecycle.submit(runs, now=now, live_task=target)
+    # As it was written, without asking for it: the way back to the caller is part of every call.
+    return lifecycle.as_submitted(runs[0], run_id, now=now)
 
 
 def trigger_many(
@@ -178,21 +176,13 @@ def trigger_many(
 ) -> list[int]:
     """Submit one run for each set of parameters, all or none, and return their ids in that order."""
     target = task if isinstance(task, Task) else find_task(task)
-    settings = conf()
-    given = [_merged_parameters(target.executor, target.parameters, over) for over in parameters_over]
-    if priority is not None and not 0 <= priority <= 9:
-        raise InvalidParameters({"priority": [Text("0 to 9")]})
-    admit(target.task_type, len(given), settings.backlog_max, settings.backlog_per_type_max)
     now = clock.now()
-    runs = [
-        lifecycle.NewRun(
-            task=target, parameters=merged, due_at=due_at or now, priority=priority, lane=lane[:100],
-            triggered_by=triggered_by, created_by=by[:150], traceparent=_checked_traceparent(traceparent),
-            correlation_id=correlation_id or uuid4(),
-        )
-        for merged in given
-    ]  # fmt: skip
-    return _submit(target, runs, now)
+    runs = _accepted(
+        target, parameters_over, now,
+        priority=priority, lane=lane, due_at=due_at, triggered_by=triggered_by, by=by, traceparent=traceparent,
+        correlation_id=correlation_id,
+    )  # fmt: skip
+    return lifecycle.submit(runs, now=now, live_task=target)
 
 
 def retry_run(
@@ -223,8 +213,8 @@ def retry_run(
         traceparent=_checked_traceparent(traceparent or old.traceparent),
         retry_of_id=old.pk,
     )
-    [new_id] = _submit(old.task, [again], now)
-    return TaskRun.objects.get(pk=new_id)
+    [new_id] = lifecycle.submit([again], now=now, live_task=old.task)
+    return lifecycle.as_submitted(again, new_id, now=now)
 
 
 def cancel_run(run_id: int, *, by: str = "") -> lifecycle.CancelAnswer:
@@ -289,12 +279,33 @@ def problems_of_parameters(executor: str, merged: Mapping[str, Any]) -> list[str
     )
 
 
-def _submit(task: Task, runs: Sequence[lifecycle.NewRun], now: datetime) -> list[int]:
-    with transaction.atomic():
-        # A deletion that came first is seen here; one that comes later waits for us and cancels these runs.
-        if not Task.objects.hold(task.pk):
-            raise TaskNotFound(reference=task.name)
-        return lifecycle.submit(runs, now=now)
+def _accepted(
+    task: Task,
+    parameters_over: Sequence[Mapping[str, Any]],
+    now: datetime,
+    *,
+    priority: int | None,
+    lane: str,
+    due_at: datetime | None,
+    triggered_by: str,
+    by: str,
+    traceparent: str,
+    correlation_id: UUID | None,
+) -> list[lifecycle.NewRun]:
+    """What an outside caller asks for, checked and let in. Raises InvalidParameters or BacklogFull."""
+    settings = conf()
+    given = [_merged_parameters(task.executor, task.parameters, over) for over in parameters_over]
+    if priority is not None and not 0 <= priority <= 9:
+        raise InvalidParameters({"priority": [Text("0 to 9")]})
+    admit(task.task_type, len(given), settings.backlog_max, settings.backlog_per_type_max)
+    return [
+        lifecycle.NewRun(
+            task=task, parameters=merged, due_at=due_at or now, priority=priority, lane=lane[:100],
+            triggered_by=triggered_by, created_by=by[:150], traceparent=_checked_traceparent(traceparent),
+            correlation_id=correlation_id or uuid4(),
+        )
+        for merged in given
+    ]  # fmt: skip
 
 
 def _merged_parameters(

@@ -26,7 +26,7 @@ from tasks_app.lifecycle.finish import FinishResult, finish
 from tasks_app.lifecycle.permit import permit
 from tasks_app.lifecycle.reap import lose, request_timeout_stops, retract_unpermitted
 from tasks_app.lifecycle.recede import hand_back, reassert, unpublish
-from tasks_app.lifecycle.submit import NewRun, submit
+from tasks_app.lifecycle.submit import NewRun, as_submitted, submit
 from tasks_app.lifecycle.wake import wake_dispatchers
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "PermitAsk",
     "Permitted",
     "Refused",
+    "as_submitted",
     "cancel",
     "claim",
     "finish",

@@ -152,10 +152,18 @@ def insert_rows(
 
 
 def insert_statement(
-    model: type[models.Model], columns: Sequence[str], rows: Sequence[Sequence[Any]], *, ignore_conflicts: bool = False
+    model: type[models.Model],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    ignore_conflicts: bool = False,
+    only_if: str = "",
 ) -> tuple[str, list[str]]:
-    """The statement of `insert_rows` for PostgreSQL, for `in_one_go`; its rows are the new ids."""
-    return _insert_sql(model, tuple(columns), ignore_conflicts), column_arrays(rows)
+    """The statement of `insert_rows` for PostgreSQL, with its parameters; its rows are the new ids.
+
+    only_if: a condition without parameters, under which all of them are inserted, or none.
+    """
+    return _insert_sql(model, tuple(columns), ignore_conflicts, only_if), column_arrays(rows)
 
 
 def _fields(model: type[models.Model], columns: Sequence[str]) -> list[models.Field[Any, Any]]:
@@ -190,9 +198,10 @@ def _update_sql(model: type[models.Model], columns: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _insert_sql(model: type[models.Model], columns: tuple[str, ...], ignore_conflicts: bool) -> str:
+def _insert_sql(model: type[models.Model], columns: tuple[str, ...], ignore_conflicts: bool, only_if: str = "") -> str:
     fields = _fields(model, columns)
     names = ", ".join(f'"{field.column}"' for field in fields)
     arrays = ", ".join(f"%s::{_array_type(field)}[]" for field in fields)
+    where = f"WHERE {only_if} " if only_if else ""
     ending = "ON CONFLICT DO NOTHING" if ignore_conflicts else "RETURNING id"
-    return f'INSERT INTO "{model._meta.db_table}" ({names}) SELECT * FROM unnest({arrays}) {ending}'
+    return f'INSERT INTO "{model._meta.db_table}" ({names}) SELECT * FROM unnest({arrays}) {where}{ending}'

@@ -11,12 +11,12 @@ from typing import Final
 from django.db import connection
 
 CHANNEL: Final = "signalbox_due"
-#: What PostgreSQL is told, for those who send it together with something else.
-WAKE_STATEMENT: Final = (f"SELECT pg_notify('{CHANNEL}', '')", ())
+#: What PostgreSQL is told, for those who tell it together with something else.
+WAKE_SQL: Final = f"SELECT pg_notify('{CHANNEL}', '')"
 
 
 def wake_dispatchers() -> None:
     """Wake every dispatcher when the surrounding transaction commits (at once outside of one)."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(*WAKE_STATEMENT)
+            cursor.execute(WAKE_SQL)

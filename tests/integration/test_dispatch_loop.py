@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, connections
 
 from dispatch import broker_probe
 from dispatch.blockers import unblocked
@@ -288,23 +288,85 @@ def test_a_dispatcher_that_stands_still_in_its_transaction_holds_up_no_other_que
     assert found.contended
 
 
+def a_claiming() -> Claiming:
+    return Claiming(batch_max=500, per_slot_max=64, permit_within=timedelta(seconds=60))
+
+
+def test_what_was_due_last_time_is_looked_at_together_with_what_is_due_now():
+    AWorker(slots=9, task_types=("a", "b"))
+    claiming = a_claiming()
+    first = submitted(a_task(task_type="a"))
+    assert [run.id for run in claiming.round(NOW, 0.0, expecting=True).claimed] == first
+    assert claiming.round(NOW, 0.0, expecting=True).claimed == [], "the guess was wrong, nothing is due"
+    known, other = submitted(a_task(task_type="a")), submitted(a_task(task_type="b"))
+    found = claiming.round(NOW, 0.0, expecting=True)
+    assert sorted(run.id for run in found.claimed) == sorted([*known, *other])
+    assert not found.contended
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.postgresql_only
-def test_a_submission_wakes_a_waiting_dispatcher_at_once():
+def test_a_guessed_queue_that_somebody_else_serves_is_left_to_them():
+    AWorker(slots=9, task_types=("a",))
+    claiming = a_claiming()
+    submitted(a_task(task_type="a"))
+    claiming.round(NOW, 0.0)
+    submitted(a_task(task_type="a"))
+    other = connections["default"].copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM tasks_app_queue WHERE name = 'a' FOR UPDATE")
+        found = claiming.round(NOW, 0.0, expecting=True)
+        assert found.claimed == []
+        assert found.contended
+    finally:
+        other.close()
+
+
+@pytest.fixture
+def bell():
     from dispatch.doorbell import Doorbell
 
     bell = Doorbell()
-    bell.start()
-    try:
-        bell.wait(10)  # rings once when it listens
-        began = time.monotonic()
-        submitted()
-        bell.wait(5)
-        assert time.monotonic() - began < 2
-    finally:
-        bell.stop()
-        assert bell._thread is not None
-        bell._thread.join(10)
+    yield bell
+    bell.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql_only
+def test_a_submission_wakes_a_waiting_dispatcher_at_once(bell):
+    assert bell.wait(10), "rings once when it listens"
+    assert not bell.wait(0.01)
+    began = time.monotonic()
+    submitted()
+    assert bell.wait(5)
+    assert time.monotonic() - began < 2
+    assert not bell.wait(0.01), "heard once"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql_only
+def test_a_bell_that_is_cut_off_rings_and_listens_again(bell):
+    bell.wait(10)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s)", [bell._connection.info.backend_pid])
+    lost = bell._connection
+    deadline = time.monotonic() + 10
+    while bell._connection in (lost, None) and time.monotonic() < deadline:
+        bell.wait(0.05)
+    assert not bell.wait(0.01)
+    submitted()
+    assert bell.wait(5)
+
+
+def test_a_bell_is_rung_by_hand_from_another_thread(bell):
+    bell.wait(0.01)
+    threading.Timer(0.05, bell.ring).start()
+    began = time.monotonic()
+    while not bell.wait(5) and time.monotonic() - began < 10:
+        pass
+    assert time.monotonic() - began < 5
 
 
 # -- why --------------------------------------------------------------------------------------------------------------

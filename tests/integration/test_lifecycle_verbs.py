@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, transaction
 
-from tasks_app import lifecycle
+from tasks_app import lifecycle, services
 from tasks_app.lifecycle import HandBack, PermitAsk, Permitted, Refused
 from tasks_app.lifecycle.recede import Held
 from tasks_app.models import RunEvent, TaskRun, TaskRunAttempt
@@ -48,6 +48,17 @@ def test_submitted_runs_are_pending_in_the_order_given_with_the_tasks_settings()
     assert [run.parameters for run in runs] == [{"n": 0}, {"n": 1}, {"n": 2}]
     assert [run.priority for run in runs] == [2, 7, 7]
     assert {(run.status, run.attempt, run.max_retries, run.timeout_seconds) for run in runs} == {("PENDING", 1, 4, 9)}
+
+
+def test_a_triggered_run_is_told_as_it_was_written():
+    task = a_task(name="told", max_retries=2, priority=7)
+    told = services.trigger(task, parameters_over={"kwargs": {"a": ["ä", 1.5]}}, lane="x", by="ada", priority=3)
+    written = TaskRun.objects.get(pk=told.pk)
+    names = [field.attname for field in TaskRun._meta.concrete_fields]
+    assert {name: getattr(told, name) for name in names} == {name: getattr(written, name) for name in names}
+    assert told.task == task
+    told.delete()
+    assert not TaskRun.objects.filter(pk=written.pk).exists()
 
 
 def test_runs_of_a_transaction_that_rolls_back_do_not_exist():

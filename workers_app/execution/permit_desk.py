@@ -221,7 +221,9 @@ class PermitDesk:
         self.feed()
 
     def feed(self) -> None:
-        """Tell the broker about answers, and give the pool as much as it has slots."""
+        """Give the pool as much as it has slots, then tell the broker about answers."""
+        while (delivery := self._next_to_hand()) is not None:
+            self._hand(delivery)
         with self._lock:
             answered, self._answered = self._answered, []
         for delivery in answered:
@@ -232,17 +234,17 @@ class PermitDesk:
         if self._ahead_now != self._prefetching:
             self._prefetch(self._ahead_now - self._prefetching)
             self._prefetching = self._ahead_now
-        while True:
-            with self._lock:
-                if self._count[Stage.HANDED] >= self.slots or not self._stock:
-                    return
+
+    def _next_to_hand(self) -> Delivery | None:
+        with self._lock:
+            while self._stock and self._count[Stage.HANDED] < self.slots:
                 delivery = self._stock.popleft()
-                if delivery.stage is not Stage.GRANTED:
-                    continue
-                reach("permit.before_hand")
-                self._move(delivery, Stage.HANDED)
-                delivery.valid_until_ns = boottime_ns() + int(VALID_SECONDS * 1e9)
-            self._hand(delivery)
+                if delivery.stage is Stage.GRANTED:
+                    reach("permit.before_hand")
+                    self._move(delivery, Stage.HANDED)
+                    delivery.valid_until_ns = boottime_ns() + int(VALID_SECONDS * 1e9)
+                    return delivery
+        return None
 
     def left(self, delivery: Delivery) -> None:
         """The pool has its result: the slot is free. It stays on the lists until its outcome is read."""
