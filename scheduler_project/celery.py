@@ -41,6 +41,8 @@ def make_app() -> Celery:
         task_queues=shared_queues(conf().task_types),
         task_create_missing_queues=True,
         worker_prefetch_multiplier=4,
+        # After a lost connection Celery would set the prefetch to values of its own, past what the permit desk added.
+        worker_enable_prefetch_count_reduction=False,
         worker_send_task_events=True,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

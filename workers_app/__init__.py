@@ -11,7 +11,7 @@ A worker is a Celery worker (`celery.bin.worker`, unchanged) with these parts ar
 * `job`              the interface that a body sees: progress, cancel check, idempotency keys, logger
 * `heartbeat`        telemetry
 
-Rules that shape it: whoever asks for a permit has put the attempt on a list before; nothing starts without a permit; what ended stays on a list until
-the control plane says that it is recorded; and whoever cannot renew its lease ends its bodies before anybody else may
-start them again. `watch`, for foreign Celery applications, will live here too.
+Rules that shape it: whoever asks for a permit has put the attempt on a list before; nothing starts without a permit;
+what ended stays on a list until the control plane says that it is recorded; and whoever cannot renew its lease ends its
+bodies before anybody else may start them again. `watch`, for foreign Celery applications, will live here too.
 """

@@ -47,7 +47,8 @@ class WorkerProcess:
         settings = conf()
         for alias in connections.settings:
             # A pool's threads and locks do not survive a fork; each process holds one connection a thread instead.
-            connections.settings[alias].setdefault("OPTIONS", {}).pop("pool", None)
+            if connections.settings[alias].setdefault("OPTIONS", {}).pop("pool", None):
+                connections.settings[alias]["CONN_MAX_AGE"] = None
         hello = Hello(
             worker_id=self.worker_id,
             task_types=[

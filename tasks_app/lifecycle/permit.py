@@ -5,6 +5,9 @@ gives the same answer while that attempt is RUNNING, so an answer that was lost 
 the asking incarnation is checked in the same statement; a lease judged over a moment later is the reaper's business,
 which ends every attempt that the dead incarnation holds.
 
+The answer to who asks again is read from the locked row, not once more from the table: while the first ask was still
+committing, this statement's own snapshot is older than the permit that it finds.
+
 Expected plan on PostgreSQL: Index Scan using taskrun_pkey, whatever the statistics say. Each place that names the table
 repeats which ids are asked for: by a join alone, statistics from when the table was empty made it read a whole index.
 """
@@ -71,7 +74,7 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
         within, ids = "run.id = ANY (%s::bigint[])", about[0]
     sql = f"""
         WITH asked AS ({asked}), locked AS MATERIALIZED (
-            SELECT run.id, run.status, asked.nonce AS asked_nonce
+            SELECT {carried}, run.status, asked.nonce AS asked_nonce
             FROM asked JOIN "{table}" AS run ON run.id = asked.id AND run.token = asked.token
             WHERE {within} ORDER BY run.id FOR UPDATE OF run
         ), moved AS (
@@ -85,11 +88,10 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
         )
         SELECT * FROM moved
         UNION ALL
-        SELECT {carried} FROM locked JOIN "{table}" AS run ON run.id = locked.id
-        WHERE {within} AND locked.status = 'RUNNING' AND run.nonce = locked.asked_nonce
+        SELECT {carried} FROM locked AS run WHERE run.status = 'RUNNING' AND run.nonce = run.asked_nonce
     """
     params = (
-        *about, ids, holder.worker_id, holder.incarnation_id, now, now, now, ids, *holder.alive_params, ids,
+        *about, ids, holder.worker_id, holder.incarnation_id, now, now, now, ids, *holder.alive_params,
     )  # fmt: skip
     with postgres_cursor() as cursor:
         cursor.execute(sql, params)

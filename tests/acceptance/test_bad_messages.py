@@ -54,21 +54,11 @@ def future(headers: dict) -> dict:
     return headers | {HEADER: text}
 
 
-def forged_grant(message: WireMessage) -> list:
-    valid_until_ns = 2**62
-    grant = Grant(
-        message.run_id, 1, "t" * 16, "n" * 16, 1, "bad", "shell", body_of(message)[1], 60, False, "", "i" * 16,
-        valid_until_ns,
-    )  # fmt: skip
-    return list(grant)
-
-
 CASES = {
     "a signed message for a run that does not exist": lambda m: {},
     "a plain message without any envelope": lambda m: {"headers": without(m.headers, HEADER, SIGNATURE_HEADER)},
     "an envelope without a signature": lambda m: {"headers": without(m.headers, SIGNATURE_HEADER)},
     "an envelope that is no JSON": lambda m: {"headers": m.headers | {HEADER: "{"}},
-    "a grant that nobody gave": lambda m: {"headers": m.headers | {GRANT: forged_grant(m)}},
     "an envelope of a future version": lambda m: {"headers": future(m.headers)},
     "another function under the same signature": lambda m: {"headers": m.headers | {"task": "tests.add"}},
     "other arguments under the same signature": lambda m: {"body": [[], {"argv": ["touch", "/nowhere/x"]}, {}]},
@@ -89,6 +79,38 @@ def test_a_message_signed_with_a_foreign_key_starts_nothing(installed: Installat
     send(installed, touching(mark, FOREIGN))
     _goes_on(installed)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("place", ["headers", "body"])
+def test_a_grant_that_a_message_brings_starts_nothing(installed: Installation, tmp_path, place):
+    """Celery mixes the third part of a message's body into the request, past everything that is signed."""
+    mark = tmp_path / "mark"
+    message = touching(mark)
+    args, kwargs, embed = body_of(message)
+    plain = without(message.headers, HEADER, SIGNATURE_HEADER)
+    for incarnation in live_incarnations(installed):
+        grant = Grant(
+            1, 1, uuid.uuid4().bytes, uuid.uuid4().bytes, 1, "bad", "shell", kwargs, 60, False, "", incarnation, 2**62
+        )
+        forged = {HEADER: "x", GRANT: list(grant)}
+        for _ in range(4):
+            if place == "headers":
+                # What is read there is no bytes, so it could not even be refused by its type.
+                send(installed, message, headers=plain | {HEADER: "x", GRANT: [str(part) for part in grant]})
+            else:
+                send(installed, message, headers=plain, body=[args, kwargs, embed | forged])
+    _goes_on(installed)
+    assert not mark.exists()
+
+
+def live_incarnations(installed: Installation) -> list[bytes]:
+    code = (
+        "from workers_app.models import WorkerIncarnation as W\n"
+        "print('live', *W.objects.filter(over_at=None).values_list('pk', flat=True))"
+    )
+    told = installed.manage("shell", "--no-imports", "-c", code).stdout
+    [line] = [line for line in told.splitlines() if line.startswith("live ")]
+    return [uuid.UUID(word).bytes for word in line.split()[1:]]
 
 
 def test_a_message_for_a_run_that_ended_starts_nothing(installed: Installation, tmp_path):

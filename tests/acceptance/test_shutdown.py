@@ -59,6 +59,28 @@ def test_what_was_only_prefetched_goes_back_without_using_up_an_attempt(small: I
     assert {(found["status"], found["retry_count"]) for found in runs} == {("COMPLETED", 0)}
 
 
+def test_a_worker_stopped_under_load_hands_back_what_it_was_permitted_and_did_not_begin(small: Installation):
+    """With permits in hand ahead of its slots, and no ingest that could read what it says on its way out."""
+    task = make(small, "tests.sleep", kwargs={"seconds": 0.02}, max_retries=0)
+
+    def trigger(count: int) -> list[int]:
+        return [small.api("POST", f"tasks/{task}/trigger", {}, expect=201)["id"] for _ in range(count)]
+
+    for run_id in trigger(20):  # it is known to be short now
+        small.finished(run_id)
+    small.api("POST", f"tasks/{task}/pause")
+    ids = trigger(250)
+    small.api("POST", f"tasks/{task}/resume")
+    small.wait_for(lambda: small.api("GET", f"runs/{ids[60]}")["status"] == "COMPLETED", "a part of them")
+    small.stop("ingest-0")
+    small.stop("worker-0")
+    small.start("ingest-again", "run_ingest")
+    small.start("worker-again", "run_worker", "--name", "w-again", "--slots", "2")
+    runs = [small.finished(run_id, 90) for run_id in ids]
+    assert {(found["status"], found["retry_count"]) for found in runs} == {("COMPLETED", 0)}
+    assert {found["worker_id"] for found in runs} == {"w-0", "w-again"}
+
+
 def test_a_killed_worker_leaves_no_process_and_its_run_is_run_again(small: Installation):
     run_id = running(small, make(small, "tests.sleep", kwargs={"seconds": 3}, max_retries=2))
     process = small.roles.pop("worker-0")

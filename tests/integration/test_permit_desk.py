@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -19,9 +20,10 @@ from workers_app.control_plane.database import DatabaseControlPlane
 from workers_app.control_plane.port import Unreachable
 from workers_app.execution import permit_desk
 from workers_app.execution.child import Start
-from workers_app.execution.grant import GRANT, strip
+from workers_app.execution.grant import GRANT, Grant, strip, taken
 from workers_app.execution.identity import SharedIdentity
-from workers_app.execution.permit_desk import AHEAD_MAX, SAMPLES_MIN, Delivery, PermitDesk
+from workers_app.execution.look_ahead import AHEAD_MAX, AHEAD_SECONDS, SAMPLES_MIN
+from workers_app.execution.permit_desk import Delivery, PermitDesk
 from workers_app.execution.registry import Registry, boottime_ns
 
 # The control plane ends the transaction that a failed call left: each test has the tables to itself.
@@ -37,6 +39,7 @@ class Scene:
     handed: list[Delivery] = field(default_factory=list)
     acknowledged: list[Delivery] = field(default_factory=list)
     refused: list[Delivery] = field(default_factory=list)
+    dropped: list[Delivery] = field(default_factory=list)
     given_up: list[tuple[Held, str]] = field(default_factory=list)
     prefetched: int = 0
     outcomes: set[UUID] = field(default_factory=set)
@@ -52,7 +55,9 @@ class Scene:
             control_plane=self.control_plane, identity=self.identity, registry=self.registry, slots=self.slots,
             on_give_up=self.give_up, has_outcome=self.outcomes.__contains__,
         )  # fmt: skip
-        self.desk.connect(self.handed.append, self.acknowledged.append, self.refused.append, self.prefetch)
+        self.desk.connect(
+            self.handed.append, self.acknowledged.append, self.refused.append, self.dropped.append, self.prefetch
+        )
 
     def give_up(self, held: Held, reason: str) -> None:
         self.given_up.append((held, reason))
@@ -332,7 +337,68 @@ def a_start(grant) -> Start:
     )  # fmt: skip
 
 
-def test_what_a_message_brings_as_a_grant_is_thrown_away():
+def test_only_the_main_process_can_make_a_grant():
+    scene = Scene()
+    scene.take(*dispatched(1))
+    scene.round()
+    grant = scene.handed[0].grant()
+    assert taken(pickle.loads(pickle.dumps({GRANT: grant}))) == grant
+    assert taken({GRANT: list(grant)}) is None
+    assert taken({GRANT: tuple(grant)}) is None
+    assert taken({}) is None
+    assert not isinstance(tuple(grant), Grant)
+
+
+def test_what_a_messages_headers_bring_as_a_grant_is_thrown_away():
     headers = {"task": "x", GRANT: ["forged"]}
     strip(headers)
     assert headers == {"task": "x"}
+
+
+def test_bodies_that_take_long_against_all_experience_stop_the_look_ahead():
+    scene = Scene()
+    scene.measure(1)
+    scene.take(*dispatched(2))
+    scene.round()
+    for one in scene.handed:
+        one.since -= AHEAD_SECONDS + 0.01
+    more = dispatched(5)
+    scene.take(*more)
+    scene.round()
+    assert states(more) == ["DISPATCHED"] * 5
+
+
+def test_what_goes_back_from_the_stock_is_forgotten_by_celery_too():
+    scene = Scene()
+    scene.measure(1)
+    runs = dispatched(6)
+    scene.take(*runs)
+    scene.round()
+    withdrawn = scene.desk.withdraw(lambda one: one.ticket.run_id == runs[3].id)
+    scene.desk.settle([held.nonce for held in withdrawn])
+    scene.desk.feed()
+    assert [one.ticket.run_id for one in scene.dropped] == [runs[3].id]
+    assert len(scene.desk._stock) == 3
+
+
+def test_at_the_end_everything_that_never_began_goes_back():
+    scene = Scene()
+    scene.measure(1)
+    runs = dispatched(5)
+    scene.take(*runs)
+    scene.round()
+    begun, told = scene.handed
+    scene.registry.take_seat().register(begun.ticket.run_id, 1, begun.ticket.token.bytes, begun.nonce.bytes)
+    scene.outcomes.add(told.nonce)
+    scene.desk.settle_all()
+    assert states(runs) == ["RUNNING", "RUNNING", "PENDING", "PENDING", "PENDING"]
+
+
+def test_a_worker_that_shuts_down_hands_nothing_more_to_a_pool_that_closes():
+    scene = Scene()
+    scene.measure(1)
+    scene.take(*dispatched(4))
+    scene.round()
+    scene.desk._draining = True
+    scene.desk.left(scene.handed[0])
+    assert len(scene.handed) == scene.slots

@@ -1,17 +1,21 @@
 """What two people, or two processes, do at the same moment. On both databases, with real connections."""
 
 import threading
+import time
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
 
 from scheduler_project.access import links, tokens
 from scheduler_project.access.errors import LinkInvalid, NotAuthenticated
-from tasks_app import admission, services
+from tasks_app import admission, lifecycle, services
 from tasks_app.clock import clock
 from tasks_app.errors import DuplicateTask, EditConflict, SignalboxError, TaskNotFound
+from tasks_app.lifecycle import PermitAsk, Permitted, Refused
 from tasks_app.models import Queue, Task, TaskRun, TaskVersion
+from tests.integration.domain import NOW, AWorker, claimed, submitted
 from tests.integration.faces import a_task, user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -130,3 +134,38 @@ def test_of_many_uses_of_a_refresh_token_one_wins_and_the_family_ends():
     [won] = [one for one in found if isinstance(one, tokens.Tokens)]
     with pytest.raises(NotAuthenticated):
         tokens.rotate(won.refresh_token, now=clock.now())
+
+
+@pytest.mark.postgresql_only
+def test_asking_again_while_the_first_permit_is_still_being_committed_gives_the_same_answer():
+    """The second statement begins before the first one's commit, and its snapshot knows nothing of the permit."""
+    worker = AWorker()
+    [run] = claimed(*submitted())
+    ask = PermitAsk(run.id, run.token, uuid4())
+    answers: list[Permitted | Refused] = []
+
+    def again() -> None:
+        try:
+            answers.extend(lifecycle.permit([ask], worker.holder, now=NOW))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=again)
+    with transaction.atomic():
+        first = lifecycle.permit([ask], worker.holder, now=NOW)
+        thread.start()
+        wait_until_somebody_waits_for_a_lock()
+    thread.join(10)
+    assert answers == first
+    assert isinstance(answers[0], Permitted)
+
+
+def wait_until_somebody_waits_for_a_lock() -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits")

@@ -13,6 +13,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ FINISH: Final = 2
 TELEMETRY: Final = 3
 HAND_BACK: Final = 4
 GATHER_SECONDS: Final = 0.02
+#: At the end, for how long at most what children wrote before is still read.
+LAST_WORDS_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,23 @@ class MainEnd:
 
     def _read(self) -> None:
         while not self._closed.is_set():
-            for key, _ in self._selector.select(timeout=0.2):
-                if key.data is None:
-                    self._accept()
-                else:
-                    self._receive(key.data)
+            self._read_ready(0.2)
             # Each waking takes the interpreter from the event loop that hands out work. What comes in the meantime is
             # read in one go; the reports wait five times as long for their flush.
             self._closed.wait(GATHER_SECONDS)
+        last = time.monotonic() + LAST_WORDS_SECONDS
+        while self._read_ready(0.0) and time.monotonic() < last:
+            pass
+
+    def _read_ready(self, seconds: float) -> bool:
+        """Read once from every stream that has something; False when none had within so many seconds."""
+        ready = self._selector.select(timeout=seconds)
+        for key, _ in ready:
+            if key.data is None:
+                self._accept()
+            else:
+                self._receive(key.data)
+        return bool(ready)
 
     def _accept(self) -> None:
         try:

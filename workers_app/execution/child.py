@@ -36,7 +36,7 @@ from workers_app.conf import conf
 from workers_app.control_plane.port import ControlPlane, Unreachable
 from workers_app.execution import outcome
 from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, ChildEnd
-from workers_app.execution.grant import GRANT, Grant
+from workers_app.execution.grant import Grant, taken
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outcome import BodyEnd
 from workers_app.execution.registry import Record, Registry, Seat, boottime_ns
@@ -91,9 +91,9 @@ def _permitted_trace(task: Any, inner: Traced) -> Traced:
 
 def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Any:
     reach("worker.before_register")
-    grant = request.pop(GRANT, None)
+    grant = taken(request)
     if grant is not None:
-        return _begin_granted(child, task, inner, uuid, request, Grant(*grant))
+        return _begin_granted(child, task, inner, uuid, request, grant)
     routing_key = (request.get("delivery_info") or {}).get("routing_key")
     try:
         ticket = verify(request, task.name, args, kwargs, routing_key, child.ring)
@@ -213,26 +213,26 @@ def _run(
     inner: Traced,
     uuid: str,
     request: dict[str, Any],
-    permit: Start,
+    start: Start,
     record: Record,
 ) -> Any:
-    deadline_ns = boottime_ns() + int(permit.seconds * 1e9)
-    function, args, kwargs = call_for(permit.executor, permit.parameters)
+    deadline_ns = boottime_ns() + int(start.seconds * 1e9)
+    function, args, kwargs = call_for(start.executor, start.parameters)
     shell = function == SHELL_FUNCTION
-    granted = record.grant(deadline_ns, permit.keep_running, shell=shell)
-    if not granted or not record.start() or not permit.still_good(child.identity):
-        _hand_back(child, permit.run_id, permit.token, permit.nonce, "no lease, or the grant's time is over")
+    granted = record.grant(deadline_ns, start.keep_running, shell=shell)
+    if not granted or not record.start() or not start.still_good(child.identity):
+        _hand_back(child, start.run_id, start.token, start.nonce, "no lease, or the grant's time is over")
         record.refuse()
         return _ignored("lease_over")
     reach("worker.before_body")
     job = Job(
-        run_id=permit.run_id,
-        attempt=permit.attempt,
-        token=str(permit.token),
-        task_name=permit.task_name,
-        send=lambda report: _telemetry(child, permit.nonce, report),
+        run_id=start.run_id,
+        attempt=start.attempt,
+        token=str(start.token),
+        task_name=start.task_name,
+        send=lambda report: _telemetry(child, start.nonce, report),
         stop_reason=record.stop_reason,
-        deadline_monotonic=time.monotonic() + permit.seconds,
+        deadline_monotonic=time.monotonic() + start.seconds,
         log_bytes_max=None if shell else conf().log_bytes_max,
         now=lambda: child.clock.now().timestamp(),
     )
@@ -255,19 +255,17 @@ def _run(
     except BaseException as error:
         # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
         end = BodyEnd(Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, ""))
-        _conclude(child, permit, record, job, end, started, began)
+        _conclude(child, start, record, job, end, started, began)
         if not isinstance(error, Exception):
             raise
         return _ignored("failed")
     finally:
         set_current_job(None)
-    _conclude(child, permit, record, job, end, started, began)
+    _conclude(child, start, record, job, end, started, began)
     return answer
 
 
-def _conclude(
-    child: Child, permit: Start, record: Record, job: Job, end: BodyEnd, started: float, began: float
-) -> None:
+def _conclude(child: Child, start: Start, record: Record, job: Job, end: BodyEnd, started: float, began: float) -> None:
     """Tell the main process how it ended, then take the attempt off the table."""
     reach("worker.after_effect")
     with contextlib.suppress(Exception):
@@ -275,10 +273,10 @@ def _conclude(
     duration = time.monotonic() - began
     report = {
         "kind": "finish",
-        "run": permit.run_id,
-        "attempt": permit.attempt,
-        "token": str(permit.token),
-        "nonce": str(permit.nonce),
+        "run": start.run_id,
+        "attempt": start.attempt,
+        "token": str(start.token),
+        "nonce": str(start.nonce),
         "outcome": end.outcome.value,
         "started_at": started,
         "ended_at": started + duration,
@@ -290,7 +288,7 @@ def _conclude(
         "retry_after": end.retry_after_seconds,
         "counts_as_crash": False,
     }
-    child.channel.send(FINISH, permit.nonce.bytes, json.dumps(report).encode())
+    child.channel.send(FINISH, start.nonce.bytes, json.dumps(report).encode())
     reach("worker.after_outcome")
     record.finish()
 

@@ -1,8 +1,11 @@
 """A permit on its way from the main process to the pool child that will use it.
 
-It travels inside the job that Celery's pool hands over, under a name that no message can bring (`strip`). It is good
-for one start, for a short time, under one incarnation: a pool may drop a job or keep it for long, and the main process
-must know from when on nobody can start it any more, without asking.
+It travels inside the job that Celery's pool hands over, as an object of the class `Grant`. Jobs are pickled between the
+processes of a worker, messages are JSON: no message can bring one, in its headers or in its body's third part, which
+Celery mixes into the request. (`strip` only keeps nonsense out of the main process.)
+
+It is good for one start, for a short time, under one incarnation: a pool may drop a job or keep it for long, and the
+main process must know from when on nobody can start it any more, without asking.
 """
 
 from __future__ import annotations
@@ -42,6 +45,12 @@ def grant_of(permit: Permitted, ticket: Ticket, incarnation: UUID, valid_until_n
         permit.executor, permit.parameters, permit.timeout_seconds, permit.keep_running, ticket.trace_id,
         incarnation.bytes, valid_until_ns,
     )  # fmt: skip
+
+
+def taken(request: dict[str, Any]) -> Grant | None:
+    """The grant that came with a job, taken out of it; None without one, or where something only looks like it."""
+    found = request.pop(GRANT, None)
+    return found if isinstance(found, Grant) else None
 
 
 def strip(headers: dict[str, Any]) -> None:

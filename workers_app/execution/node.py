@@ -1,8 +1,8 @@
 """The main process's part: holds the lease, collects outcomes, ends bodies that must not go on.
 
-Threads, beside Celery's own event loop: `signalbox-collect` reads the children's streams, `signalbox-publish` flushes
-reports, `signalbox-lease` renews and watches. None of them shares state with the event loop but through the objects
-here, each with its own lock.
+Threads, beside Celery's own event loop: `signalbox-permits` asks for permits (`permit_desk`), `signalbox-collect` reads
+the children's streams, `signalbox-publish` flushes reports, `signalbox-lease` renews and watches. None of them shares
+state with the event loop but through the objects here.
 """
 
 from __future__ import annotations
@@ -49,9 +49,11 @@ ACTIVE: Final = (State.GRANTED, State.STARTED)
 DEAD_LOOKS: Final = 10
 #: Deliveries that were given up are remembered for as long as the database might still think that they run.
 GIVEN_UP_MAX: Final = 10_000
+#: And at the end of the worker, so many of them are handed back once more.
+GIVEN_UP_LATELY: Final = 1_000
 
 _STOPPED: Final = {
-    StopReason.CANCEL: (Outcome.CANCELLED, "Cancelled", "cancelled while it ran"),
+    StopReason.CANCEL: (Outcome.CANCELLED, "Cancelled", "cancelled by request"),
     StopReason.TIMEOUT: (Outcome.TIMEOUT, "Timeout", "ran longer than its timeout"),
     StopReason.LEASE: (Outcome.LOST, "LeaseOver", "the worker could not renew its lease and ended the body"),
     StopReason.DRAIN: (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
@@ -74,6 +76,8 @@ class Node:
     beat: LoopBeat = field(default_factory=LoopBeat)
     #: (monotonic time, nonce) of bodies that were asked to stop and are killed then.
     _kills: dict[UUID, float] = field(default_factory=dict)
+    #: What is to be stopped as soon as it begins: it is on its way through the pool.
+    _stops_ahead: dict[UUID, StopReason] = field(default_factory=dict)
     _unknown: set[UUID] = field(default_factory=set)
     _given_up: dict[UUID, HandBack] = field(default_factory=dict)
     _gone: set[int] = field(default_factory=set)
@@ -148,7 +152,11 @@ class Node:
         return len(self._active())
 
     def stop(self) -> None:
-        """Last act of a warm shutdown: flush, settle what is not recorded, say goodbye."""
+        """Last act of a warm shutdown, when the pool is gone: flush, settle what is not recorded, say goodbye.
+
+        The goodbye ends whatever this incarnation still holds as lost. So everything that never began is handed back
+        before it, by the control plane: a report on its way through broker and ingest could come too late.
+        """
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -158,11 +166,15 @@ class Node:
         self._renew_now.set()
         if self._thread.is_alive():
             self._thread.join(timeout=self.settings.renew_every_seconds + 5)
+        self.channel.close()
         self._bury_dead()
+        if self.desk is not None:
+            self.desk.settle_all()
         if self.publisher._thread.is_alive():
             self.publisher.stop(5.0)
-        self.channel.close()
         try:
+            if self._given_up:
+                self.control_plane.hand_back(list(self._given_up.values())[-GIVEN_UP_LATELY:])
             self._hand_in(self.outbox.unsettled())
             self.control_plane.goodbye(self.identity.incarnation_id)
         except Unreachable as error:
@@ -220,7 +232,7 @@ class Node:
         nonce = UUID(bytes=view.nonce)
         held = Held(view.run_id, view.attempt, UUID(bytes=view.token), nonce)
         if view.state is State.REGISTERED:
-            self._give_up(held, "the pool process died before its permit was answered")
+            self._give_up(held, "the pool process died before the body began")
         elif view.state in ACTIVE and not self.outbox.holds(nonce):
             CHILDREN_LOST.inc()
             self.outbox.put_outcome(held, self._death_report(view, held))
@@ -264,11 +276,14 @@ class Node:
 
     def stop_attempt(self, run_id: int, reason: StopReason) -> bool:
         """Ask the body of a run to stop, and kill it after a grace. False when it does not run here."""
-        for view in self._active():
-            if view.run_id == run_id:
-                self._ask_to_stop(view, reason)
-                return True
-        return self._conclude_unbegun(lambda one: one.ticket.run_id == run_id, lambda _nonce: reason)
+        # The way that attempts go: from the desk's stock to the pool to the table.
+        unbegun = self._conclude_unbegun(lambda one: one.ticket.run_id == run_id, lambda _nonce: reason)
+        ahead = self.desk.handed(lambda one: one.ticket.run_id == run_id) if self.desk is not None else []
+        self._stops_ahead |= dict.fromkeys(ahead, reason)
+        views = [view for view in self._active() if view.run_id == run_id]
+        for view in views:
+            self._ask_to_stop(view, reason)
+        return unbegun or bool(ahead or views)
 
     def _conclude_unbegun(self, wanted: Callable[[Delivery], bool], reason_of: Callable[[UUID], StopReason]) -> bool:
         """End attempts that have a permit and whose body has not begun. True when there was one."""
@@ -289,6 +304,18 @@ class Node:
         grace = 0.0 if reason is StopReason.LEASE else self.settings.stop_grace_seconds
         # A shell body needs its own grace inside this one: TERM, then KILL by its supervisor.
         self._kills[nonce] = time.monotonic() + grace * 1.5
+
+    def _stop_what_began(self) -> None:
+        if not self._stops_ahead:
+            return
+        awaited = dict(self._stops_ahead)
+        on_the_way = set(self.desk.handed(lambda one: one.nonce in awaited)) if self.desk is not None else set()
+        active = {UUID(bytes=view.nonce): view for view in self._active()}
+        for nonce, reason in awaited.items():
+            if nonce in active:
+                self._ask_to_stop(active[nonce], reason)
+            if nonce in active or nonce not in on_the_way:
+                self._stops_ahead.pop(nonce, None)
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
@@ -335,6 +362,7 @@ class Node:
                 logger.exception("lease loop failed")
 
     def _watch(self) -> None:
+        self._stop_what_began()
         self._kill_overdue()
         self._bury_dead()
         if not self.guardian.alive():
@@ -381,15 +409,17 @@ class Node:
 
     def _obey(self, answer: RenewalAnswer) -> None:
         self.outbox.settle(answer.recorded)
+        if self.desk is not None and (answer.void or answer.stops):
+            # Before the table is read: what is handed to the pool meanwhile is stopped when it begins.
+            self.desk.settle([held.nonce for held in self.desk.withdraw(lambda one: one.nonce in answer.void)])
+            self._conclude_unbegun(lambda one: one.nonce in answer.stops, lambda nonce: _REASONS[answer.stops[nonce]])
+            for nonce in self.desk.handed(lambda one: one.nonce in answer.void or one.nonce in answer.stops):
+                self._stops_ahead[nonce] = StopReason.LEASE if nonce in answer.void else _REASONS[answer.stops[nonce]]
         active = {UUID(bytes=view.nonce): view for view in self._active()}
         for nonce in answer.void:
             view = active.get(nonce)
             if view is not None and not view.keep_running:
                 self._ask_to_stop(view, StopReason.LEASE)
-        if self.desk is not None and answer.void:
-            self.desk.settle([held.nonce for held in self.desk.withdraw(lambda one: one.nonce in answer.void)])
-        if answer.stops:
-            self._conclude_unbegun(lambda one: one.nonce in answer.stops, lambda nonce: _REASONS[answer.stops[nonce]])
         for nonce, reason in answer.stops.items():
             view = active.get(nonce)
             if view is not None:

@@ -4,22 +4,24 @@
                      └─refused, given up─> gone          └───── its outcome is on the outbox ─────> gone
 
 Asked for one by one, a permit's own commit is the dearest part of a short run. A thread here asks for all that wait,
-while the event loop goes on; what is granted is handed to the pool by the event loop, as many as there are slots, so
-that nothing of ours waits in Celery's buffers, which it empties when a connection is lost.
+while the event loop goes on; what is granted is handed to the pool by the event loop, as many as there are slots:
+Celery's own buffers are emptied when a connection is lost or the worker shuts down, without a word.
 
-**Look-ahead.** With a grant only for a free slot, each slot would wait for a round trip between two bodies. So more is
-asked for: what the slots get through in a tenth of a second, by the measured durations of each function, and only while
-some slot is not held by a long body. A grant that has waited too long goes back unused.
+**Look-ahead.** More is asked for than there are free slots (`look_ahead`), and only while some slot is not held by a
+long body: one of a function that is known to be long or not known, or one that has been on its way for long. A grant
+that has waited too long goes back unused.
 
 **Lists.** A delivery with a nonce stays here until its outcome is on the outbox or it was given up, so a renewal that
 reads this first, the table second and the outbox third finds every attempt. ASKED proves nothing and counts as
 registered; from GRANTED on it counts as running, which also brings back a permit that a crashed database forgot.
 
 **Who may start it.** A grant is valid for a few seconds and under one incarnation. A child says STARTED in the table
-first and looks at both second. When its time is over and no record of it exists, no body of it can begin any more: only
-then does the desk give up what it has handed over and nobody has told about.
+first and looks at both second. When its time is over and no record of it exists, no body of it can begin any more:
+only then does the desk give up what it has handed over and nobody has told about. At the end of the worker, when the
+pool is gone, nobody can begin anything either (`settle_all`).
 
-Threads: the event loop calls `take`, `feed` and `left`; the collecting and the lease thread the rest. Sections under
+Threads: the event loop calls `take`, `feed` and `left` (while the pool is joined, Celery's thread for results calls
+`left`, too); the collecting and the lease thread the rest. Sections under
 the lock are short and call nobody. `begin_drain` may run in a signal handler that interrupted such a section: it takes
 no lock.
 """
@@ -34,7 +36,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -49,17 +51,12 @@ from tasks_app.messages.execution import Ticket
 from workers_app.control_plane.port import ControlPlane, Unreachable
 from workers_app.execution.grant import Grant, grant_of
 from workers_app.execution.identity import SharedIdentity
+from workers_app.execution.look_ahead import AHEAD_MAX, AHEAD_SECONDS, LookAhead
 from workers_app.execution.registry import Registry, boottime_ns
 from workers_app.metrics import PERMITS_REFUSED
 
 logger = logging.getLogger(__name__)
 
-#: Granted deliveries beyond the slots: as many as the slots get through in so many seconds, and at most so many.
-AHEAD_SECONDS: Final = 0.1
-AHEAD_MAX: Final = 32
-#: What a function's look-ahead is reckoned from: the 95th percentile of its latest runs, at least so many of them.
-SAMPLES: Final = 32
-SAMPLES_MIN: Final = 8
 #: A granted delivery that waits for a slot longer than this goes back unused.
 STOCK_SECONDS_MAX: Final = 2.0
 #: How long a child may begin with what was handed over, and how much later the desk believes that none did.
@@ -108,21 +105,6 @@ class Delivery:
         return grant_of(self.permit, self.ticket, self.incarnation, self.valid_until_ns)
 
 
-@dataclass(slots=True)
-class Durations:
-    """How long the latest bodies of one function took, in ms. p95: None while too few are known."""
-
-    latest: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    p95: int | None = None
-
-    def add(self, milliseconds: int) -> None:
-        """One more."""
-        self.latest.append(milliseconds)
-        count = len(self.latest)
-        if count >= SAMPLES_MIN:
-            self.p95 = sorted(self.latest)[min(count - 1, count * 95 // 100)]
-
-
 class PermitDesk:
     """One worker's deliveries between the broker and the pool."""
 
@@ -146,17 +128,18 @@ class PermitDesk:
         self._hand: Callable[[Delivery], None] = lambda _delivery: None
         self._acknowledge: Callable[[Delivery], None] = lambda _delivery: None
         self._refuse: Callable[[Delivery], None] = lambda _delivery: None
+        self._drop: Callable[[Delivery], None] = lambda _delivery: None
         self._prefetch: Callable[[int], None] = lambda _more: None
         self._prefetching = 0
-        self._ahead_now = 0
+        self._look_ahead = LookAhead(slots)
         self._next_sweep = 0.0
         self._lock = threading.Lock()
         self._waiting: deque[Delivery] = deque()
         self._held: dict[UUID, Delivery] = {}
         self._stock: deque[Delivery] = deque()
         self._answered: list[Delivery] = []
+        self._dropped: list[Delivery] = []
         self._count = dict.fromkeys(Stage, 0)
-        self._durations: dict[str, Durations] = {}
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
         self._draining = False
@@ -177,13 +160,16 @@ class PermitDesk:
         hand: Callable[[Delivery], None],
         acknowledge: Callable[[Delivery], None],
         refuse: Callable[[Delivery], None],
+        drop: Callable[[Delivery], None],
         prefetch: Callable[[int], None],
     ) -> int:
         """The event loop is there (again): what it does for us, on its own thread. Returns what it has to read.
 
-        prefetch: how many more (or fewer, below 0) deliveries the broker may send before they are acknowledged.
+        drop: what was granted and never began is not expected to any more. prefetch: how many more (or fewer, below 0)
+        deliveries the broker may send before they are acknowledged.
         """
-        self._hand, self._acknowledge, self._refuse, self._prefetch = hand, acknowledge, refuse, prefetch
+        self._hand, self._acknowledge, self._refuse, self._drop = hand, acknowledge, refuse, drop
+        self._prefetch = prefetch
         self._prefetching = 0
         return self._wake_read
 
@@ -198,11 +184,20 @@ class PermitDesk:
         self._bell.put(None)
 
     def stop(self) -> None:
-        """Give back what is left, and end. What waits unasked is the broker's again when its connection closes."""
+        """Ask for nothing more. What waits unasked is the broker's again when its connection closes."""
         self._draining = self._stopping = True
         self._bell.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def settle_all(self) -> None:
+        """The pool is gone and every word of it is read: what is left here never began, and goes back unused."""
+        begun = {view.nonce for view in self._registry.snapshot()}
+        with self._lock:
+            left = list(self._held.values())
+        for one in left:
+            if one.nonce.bytes not in begun and not self._has_outcome(one.nonce):
+                self._give_up(one, "the worker was shut down before it began")
 
     # -- the event loop's side -------------------------------------------------------------------------------------
 
@@ -226,18 +221,22 @@ class PermitDesk:
             self._hand(delivery)
         with self._lock:
             answered, self._answered = self._answered, []
+            dropped, self._dropped = self._dropped, []
         for delivery in answered:
             if delivery.permit is None:
                 self._refuse(delivery)
             else:
                 self._acknowledge(delivery)
-        if self._ahead_now != self._prefetching:
-            self._prefetch(self._ahead_now - self._prefetching)
-            self._prefetching = self._ahead_now
+        for delivery in dropped:
+            self._drop(delivery)
+        ahead = self._look_ahead.prefetch
+        if ahead != self._prefetching:
+            self._prefetch(ahead - self._prefetching)
+            self._prefetching = ahead
 
     def _next_to_hand(self) -> Delivery | None:
         with self._lock:
-            while self._stock and self._count[Stage.HANDED] < self.slots:
+            while self._stock and not self._draining and self._count[Stage.HANDED] < self.slots:
                 delivery = self._stock.popleft()
                 if delivery.stage is Stage.GRANTED:
                     reach("permit.before_hand")
@@ -267,8 +266,7 @@ class PermitDesk:
             freed = delivery.stage is Stage.HANDED
             self._move(delivery, Stage.GONE)
             if duration_ms is not None:
-                self._durations.setdefault(delivery.function, Durations()).add(duration_ms)
-                self._ahead_now = self._ahead(delivery.function)
+                self._look_ahead.took(delivery.function, duration_ms, time.monotonic())
             wanted = bool(self._waiting) and self._room() > 0
         if freed:
             self._wake_event_loop()
@@ -288,10 +286,20 @@ class PermitDesk:
         It stays on the list until the caller has put it on another one and says so by `settle`.
         """
         with self._lock:
-            chosen = [one for one in self._held.values() if one.stage is Stage.GRANTED and wanted(one)]
-            for one in chosen:
-                self._move(one, Stage.GONE)
+            chosen = [one for one in self._stock if one.stage is Stage.GRANTED and wanted(one)]
+            if chosen:
+                for one in chosen:
+                    self._move(one, Stage.GONE)
+                self._stock = deque(one for one in self._stock if one.stage is Stage.GRANTED)
+                self._dropped += chosen
+        if chosen:
+            self._wake_event_loop()
         return [one.held for one in chosen]
+
+    def handed(self, wanted: Callable[[Delivery], bool]) -> list[UUID]:
+        """What is on its way through the pool, for which `wanted` holds, begun or not."""
+        with self._lock:
+            return [nonce for nonce, one in self._held.items() if one.stage is Stage.HANDED and wanted(one)]
 
     def settle(self, nonces: Iterable[UUID]) -> None:
         """What was withdrawn stands on another list now, or on none on purpose."""
@@ -307,6 +315,8 @@ class PermitDesk:
                     continue
                 if one.stage is Stage.ASKED:
                     self._answered.append(one)
+                elif one.stage is Stage.GRANTED:
+                    self._dropped.append(one)
                 self._move(one, Stage.GONE)
                 del self._held[nonce]
             self._stock.clear()
@@ -336,25 +346,21 @@ class PermitDesk:
         """How many of those that wait may be asked for now."""
         if not self._waiting or self._draining or not self._registry.lease_valid():
             return 0
-        count = self._outstanding()
-        long = sum(
-            one.stage in (Stage.ASKED, Stage.GRANTED, Stage.HANDED) and not self._ahead(one.function)
-            for one in self._held.values()
-        )
+        count, now = self._outstanding(), time.monotonic()
+        long = sum(self._long(one, now) for one in self._held.values())
         chosen = 0
         for one in islice(self._waiting, max(0, self._room())):
-            ahead = self._ahead(one.function)
+            ahead = self._look_ahead.of(one.function)
             if count >= self.slots and (long >= self.slots or count >= self.slots + ahead):
                 break
             count, long, chosen = count + 1, long + (not ahead), chosen + 1
         return chosen
 
-    def _ahead(self, function: str) -> int:
-        """How many beyond the slots, as far as this function is concerned; 0 for what is long or not measured."""
-        measured = self._durations.get(function)
-        if measured is None or measured.p95 is None:
-            return 0
-        return min(AHEAD_MAX, int(self.slots * AHEAD_SECONDS * 1000 / max(1, measured.p95)))
+    def _long(self, one: Delivery, now: float) -> bool:
+        """Whether it holds, or will hold, a slot for long. A function that is short at most times may be long once."""
+        if one.stage is Stage.HANDED and now - one.since > AHEAD_SECONDS:
+            return True
+        return one.stage in (Stage.ASKED, Stage.GRANTED, Stage.HANDED) and not self._look_ahead.of(one.function)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -382,12 +388,13 @@ class PermitDesk:
             try:
                 self.round()
                 close_old_connections()
+                if not self._stopping:
+                    self._sleep()
             except Exception:
                 logger.exception("asking for permits failed")
                 time.sleep(0.1)
             if self._stopping:
                 return
-            self._sleep()
 
     def _sleep(self) -> None:
         # Asleep first, looked second: whoever adds something after the look rings.
@@ -460,6 +467,8 @@ class PermitDesk:
         self._on_give_up(one.held, reason)
         with self._lock:
             if self._held.pop(one.nonce, None) is not None:
+                if one.stage in (Stage.HANDED, Stage.ENDED):
+                    self._dropped.append(one)
                 self._move(one, Stage.GONE)
 
     def _sweep(self) -> None:

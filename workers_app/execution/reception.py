@@ -86,6 +86,7 @@ class DeskAtLoop(bootsteps.StartStopStep):
             hand=hand,
             acknowledge=lambda delivery: delivery.request.acknowledge(),
             refuse=lambda delivery: _done_with(delivery.request),
+            drop=lambda delivery: task_ready(delivery.request),
             prefetch=lambda more: _prefetch(parent.qos, more),
         )
         hub.add_reader(waiting, desk.woken)
@@ -99,7 +100,7 @@ class DeskAtLoop(bootsteps.StartStopStep):
 def _hand(desk: PermitDesk, straight: Callable[[Any], Any], delivery: Delivery) -> None:
     """Give a request to the pool, with its grant, and hear of its end."""
     request = delivery.request
-    request.request_dict[GRANT] = tuple(delivery.grant())
+    request.request_dict[GRANT] = delivery.grant()
     succeeded, failed = request.on_success, request.on_failure
 
     def on_success(*args: Any, **kwargs: Any) -> Any:
