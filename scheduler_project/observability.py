@@ -29,9 +29,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 _RESERVED = frozenset({"request", "server_time", "status_code", "data", "stack_info"})
 
+#: A log line's text is cut here: an exception may bring megabytes.
+TEXT_MAX = 32_768
+
+# Repetitions are bounded where a pattern can begin at any character: the time must grow with the text, not its square.
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     # scheme://user:password@host
-    (re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^\s/:@]*):[^\s/@]+@", re.IGNORECASE), r"\g<head>:***@"),
+    (
+        re.compile(r"(?P<head>\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@]{0,256}):[^\s/@]{1,1024}@", re.IGNORECASE),
+        r"\g<head>:***@",
+    ),
     # Authorization: Bearer …, Basic …
     (re.compile(r"\b(?P<head>Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), r"\g<head> ***"),
     # three parts of base64url: a JSON web token
@@ -40,7 +47,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(
             r"(?P<head>[\"']?\b(?:[a-z_]*(?:password|passwd|secret|token|api_key|signing_key|authorization))[\"']?"
-            r"\s*[:=]\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).)+(?P=quote)",
+            r"\s*[:=]\s*)(?P<quote>[\"'])(?:(?!(?P=quote)).){1,4096}(?P=quote)",
             re.IGNORECASE,
         ),
         r"\g<head>\g<quote>***\g<quote>",
@@ -62,7 +69,9 @@ _SECRET_KEY = re.compile(
 
 
 def redacted(text: str) -> str:
-    """The text without passwords in URLs, tokens, keys and log-in links."""
+    """The text without passwords in URLs, tokens, keys and log-in links, cut to TEXT_MAX characters."""
+    if len(text) > TEXT_MAX:
+        text = text[:TEXT_MAX] + f" [{len(text) - TEXT_MAX} characters cut]"
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text

@@ -82,7 +82,7 @@ class Job:
             | {
                 "seq": self._progress_seq,
                 "percent": max(0.0, min(100.0, float(percent))),
-                "message": message[:500],
+                "message": str(message or "")[:500],
             }
         )
 
@@ -216,14 +216,21 @@ class LogToJob(logging.Handler):
 
 _NULL: Final = Job()
 _here = threading.local()
+#: The one job of a pool process. Threads that its body starts belong to it from the first time they ask.
+_of_process: Job = _NULL
 
 
 def current_job() -> Job:
-    """The job of the body that runs on this thread, or one that does nothing."""
-    job: Job = getattr(_here, "job", _NULL)
+    """The job of the body that runs on this thread or that started it, or one that does nothing."""
+    job: Job | None = getattr(_here, "job", None)
+    if job is None:
+        job = _of_process
+        if job.managed:
+            _here.job = job
     return job
 
 
 def set_current_job(job: Job | None) -> None:
-    """Set or clear the job of this thread; for the execution layer."""
-    _here.job = job or _NULL
+    """Set or clear the job of this thread and of what it starts; for the execution layer."""
+    global _of_process
+    _here.job = _of_process = job or _NULL

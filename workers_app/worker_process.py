@@ -128,7 +128,7 @@ class WorkerProcess:
     def attach_child(self) -> None:
         """`worker_process_init`: take a seat, connect to the main process, put the permit before every body."""
         from workers_app.execution.channel import ChildEnd
-        from workers_app.execution.child import Child, attach, forget_inherited_connections
+        from workers_app.execution.child import Child, attach, forget_inherited_connections, leave_soon_when_draining
         from workers_app.job import LogToJob
 
         forget_inherited_connections()
@@ -148,6 +148,7 @@ class WorkerProcess:
                 ring=KeyRing(settings.signing_keys, settings.signing_key_id),
             ),
         )
+        leave_soon_when_draining(self.node.registry)
         logging.getLogger().addHandler(LogToJob())
 
     def start(self, consumer: Any) -> None:

@@ -98,4 +98,8 @@ def text_of(body: Mapping[str, Any], field: str, *, length_max: int = 10_000, ne
         )
     if "\x00" in value:
         raise MalformedBody({field: [Text("NUL characters cannot be stored")]})
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise MalformedBody({field: [Text("not valid Unicode text")]}) from None
     return value

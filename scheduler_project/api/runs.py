@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django.utils.dateparse import parse_datetime
@@ -283,7 +283,10 @@ def _statuses(text: str) -> list[str]:
 def _time(asked: Any, name: str) -> datetime:
     try:
         at = parse_datetime(asked[name].replace(" ", "+"))
-    except ValueError:
+        # Within a day of the calendar's ends it has no place in another time zone, and databases keep UTC.
+        if at is not None and at.tzinfo is not None:
+            at = at.astimezone(UTC)
+    except (ValueError, OverflowError):
         at = None
     if at is None or at.tzinfo is None:
         raise MalformedBody({name: [Text("must be a time in ISO 8601 with its offset, as 2030-01-31T08:00:00+00:00")]})

@@ -140,6 +140,13 @@ def whoami() -> str:
         return "command"
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for an argument."""
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text[:10]) < 10**9:
+        raise ArgumentTypeError(_("must be a whole number above 0"))
+    return int(text)
+
+
 def json_value(text: str) -> Any:
     """An argument that is JSON, or `@file`, or `-` for standard input."""
     try:

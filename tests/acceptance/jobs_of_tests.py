@@ -18,6 +18,12 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+@shared_task(name="tests.out_of_memory")
+def out_of_memory() -> None:
+    """As a body that asks for more than there is."""
+    raise MemoryError("too much")
+
+
 @shared_task(name="tests.fail")
 def fail(message: str = "no luck") -> None:
     """Always fails."""

@@ -35,6 +35,17 @@ def test_every_role_stops_cleanly_on_sigterm(small: Installation):
         assert small.stop(label) == 0, small.tail(label)
 
 
+def test_a_body_without_memory_does_not_end_its_worker(small: Installation):
+    neighbour = running(small, make(small, "tests.sleep", kwargs={"seconds": 3}))
+    task = make(small, "tests.out_of_memory")
+    failed = small.finished(small.api("POST", f"tasks/{task}/trigger", {}, expect=201)["id"])
+    assert failed["status"] == "FAILED"
+    assert "MemoryError: too much" in failed["error_message"]
+    assert small.finished(neighbour)["status"] == "COMPLETED"
+    assert small.roles["worker-0"].poll() is None
+    assert "Unrecoverable" not in (small.folder / "worker-0.log").read_text()
+
+
 def test_a_draining_worker_finishes_what_runs(small: Installation):
     run_id = running(small, make(small, "tests.sleep", kwargs={"seconds": 2}))
     assert small.stop("worker-0") == 0
@@ -61,7 +72,7 @@ def test_what_was_only_prefetched_goes_back_without_using_up_an_attempt(small: I
 
 def test_a_worker_stopped_under_load_hands_back_what_it_was_permitted_and_did_not_begin(small: Installation):
     """With permits in hand ahead of its slots, and no ingest that could read what it says on its way out."""
-    task = make(small, "tests.sleep", kwargs={"seconds": 0.02}, max_retries=0)
+    task = make(small, "tests.add", kwargs={"a": 1, "b": 2}, max_retries=0)
 
     def trigger(count: int) -> list[int]:
         return [small.api("POST", f"tasks/{task}/trigger", {}, expect=201)["id"] for _ in range(count)]
@@ -69,9 +80,9 @@ def test_a_worker_stopped_under_load_hands_back_what_it_was_permitted_and_did_no
     for run_id in trigger(20):  # it is known to be short now
         small.finished(run_id)
     small.api("POST", f"tasks/{task}/pause")
-    ids = trigger(250)
+    ids = trigger(400)
     small.api("POST", f"tasks/{task}/resume")
-    small.wait_for(lambda: small.api("GET", f"runs/{ids[60]}")["status"] == "COMPLETED", "a part of them")
+    small.wait_for(lambda: small.api("GET", f"runs/{ids[30]}")["status"] == "COMPLETED", "a part of them")
     small.stop("ingest-0")
     small.stop("worker-0")
     small.start("ingest-again", "run_ingest")

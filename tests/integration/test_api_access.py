@@ -56,7 +56,8 @@ def test_a_wrong_password_is_told_and_nothing_more(ada):
     assert unknown.body["detail"] == response.body["detail"]
 
 
-@pytest.mark.parametrize("body", [{}, {"username": "ada"}, {"username": 5, "password": "x"}, {"user": "ada"}, []])
+@pytest.mark.parametrize("body", [{}, {"username": "ada"}, {"username": 5, "password": "x"}, {"user": "ada"}, [],
+    {"username": "\ud800", "password": "x"}, {"username": "ada", "password": "\ud800"}])  # fmt: skip
 def test_signing_in_without_what_is_needed_is_refused(body):
     assert Api()("POST", "auth/login", body).status_code == 400
 
@@ -152,6 +153,8 @@ def test_every_address_needs_a_permission_and_refuses_strangers(ada):
         ("POST", "nowhere", {}, "{}", 404, "not_found"),
         ("GET", "tasks/abc", {}, "", 404, "not_found"),
         ("DELETE", "tasks", {}, "", 405, "request.method_not_allowed"),
+        ("OPTIONS", "tasks", {}, "", 405, "request.method_not_allowed"),
+        ("OPTIONS", "runs/1/log", {}, "", 405, "request.method_not_allowed"),
         ("GET", "tasks", {"Accept": "text/html"}, "", 406, "request.not_acceptable"),
         ("POST", "tasks", {"Content-Type": "text/csv"}, "a,b", 415, "request.unsupported_media_type"),
         ("POST", "tasks", {}, "{", 400, "request.malformed"),

@@ -236,3 +236,17 @@ def test_a_deletion_waits_for_no_run_that_was_never_submitted():
         services.trigger(task)  # the caller read it before it was deleted
     assert not TaskRun.objects.exists()
     assert lifecycle.cancel([], by="", now=clock.now()).cancelled == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "created_after=0001-01-01T00:00:00%2B14:00",
+        "created_before=9999-12-31T23:59:59-14:00",
+        "created_after=2030-01-01",
+        "created_after=x",
+    ],
+)
+def test_a_time_that_cannot_be_compared_with_is_refused(api, asked):
+    answer = api("GET", f"runs?{asked}")
+    assert (answer.status_code, answer.body["code"]) == (400, "request.malformed")

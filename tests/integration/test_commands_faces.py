@@ -309,6 +309,13 @@ def test_the_demonstration_does_something_real(tmp_path):
     assert all(0 <= disk["free_percent"] <= 100 and disk["bytes"] > 0 for disk in report)
 
 
+@pytest.mark.parametrize("limit", ["-1", "0", "x", "1.5"])
+def test_a_list_of_fewer_than_one_is_refused(manage, limit):
+    code, _, err = manage("run", "list", f"--limit={limit}")
+    assert code == 2
+    assert "must be a whole number above 0" in err
+
+
 def test_help_is_there_in_chinese(manage):
     from django.utils import translation
 

@@ -184,3 +184,16 @@ def test_an_exporter_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "carrier-pigeon")
     with pytest.raises(ConfigurationError, match="carrier-pigeon"):
         observability.instrument()
+
+
+@pytest.mark.parametrize("text", ["x", "x.", 'password="', "a://", "eyJ", "Bearer ", "/login/once/"])
+def test_the_time_to_hide_secrets_grows_with_the_text_and_not_with_its_square(text):
+    for pattern, replacement in observability._SECRETS:
+        pattern.sub(replacement, text * (400_000 // len(text)))
+
+
+def test_a_text_of_megabytes_is_cut_before_it_is_logged():
+    hidden = observability.redacted("amqp://u:hunter2@h " + "x" * 10_000_000)
+    assert hidden.startswith("amqp://u:***@h xxx")
+    assert hidden.endswith("characters cut]")
+    assert len(hidden) < 2 * observability.TEXT_MAX

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
+from billiard import pool
 from billiard.einfo import ExceptionInfo
 from celery import Celery
 from celery.app.trace import IGNORED, TraceInfo, trace_ok_t
@@ -77,6 +78,23 @@ def attach(app: Celery, child: Child) -> None:
         task.__trace__ = _permitted_trace(task, task.__trace__)
         task.signature_from_request = _silent_signature(task, task.signature_from_request)
         task.replace = _refusing_replace(task, task.replace)
+
+
+def leave_soon_when_draining(registry: Registry) -> None:
+    """Let this process end within a second when its worker shuts down.
+
+    A pool process waits at its end until the main process has read all that it said, for up to half a minute. A main
+    process that shuts down under load discards jobs that were written already, and never reads what is said about
+    them. Outcomes of managed jobs do not go that way (`channel`).
+    """
+    wait = pool.Worker._ensure_messages_consumed
+
+    def _ensure_messages_consumed(self: Any, completed: int) -> Any:
+        if registry.draining:
+            pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = int(1 / pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_INTERVAL)
+        return wait(self, completed)
+
+    pool.Worker._ensure_messages_consumed = _ensure_messages_consumed
 
 
 def _permitted_trace(task: Any, inner: Traced) -> Traced:
@@ -252,6 +270,8 @@ def _run(
             # Nothing that the message hangs on the call is signed: no callbacks, chains or chords.
             answer = inner(uuid, args, kwargs, request | _UNCHAINED)
         end = outcome.taken() or _from_answer(answer)
+        if _would_end_the_worker(answer):
+            answer = _ignored("failed")
     except BaseException as error:
         # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
         end = BodyEnd(Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, ""))
@@ -291,6 +311,12 @@ def _conclude(child: Child, start: Start, record: Record, job: Job, end: BodyEnd
     child.channel.send(FINISH, start.nonce.bytes, json.dumps(report).encode())
     reach("worker.after_outcome")
     record.finish()
+
+
+def _would_end_the_worker(answer: Any) -> bool:
+    """Celery's main process raises a body's MemoryError once more, and ends by it, with everything that runs there."""
+    found = getattr(getattr(answer, "retval", None), "exception", None)
+    return isinstance(getattr(found, "exc", found), MemoryError)
 
 
 def _from_answer(answer: Any) -> BodyEnd:

@@ -57,7 +57,7 @@ def _list(parser: CommandParser) -> None:
     )
     parser.add_argument("--task-type", metavar="TYPE")
     parser.add_argument("--worker", metavar="WORKER")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help=_("so many at most"))
+    parser.add_argument("--limit", type=face.positive, default=20, metavar="N", help=_("so many at most"))
 
 
 class Command(face.FaceCommand):
@@ -90,7 +90,7 @@ class Command(face.FaceCommand):
             rows = rows.filter(task=face.find_task(options["task"]))
         wanted = {"status__in": "status", "task_type": "task_type", "worker_id": "worker"}
         rows = rows.filter(**{column: options[key] for column, key in wanted.items() if options[key]})
-        self.show([RunSummary(run).data for run in rows[: max(0, options["limit"])]], options)
+        self.show([RunSummary(run).data for run in rows[: options["limit"]]], options)
 
     def do_show(self, options: dict[str, Any]) -> None:
         """One run."""

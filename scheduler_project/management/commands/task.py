@@ -50,7 +50,7 @@ def _update(parser: CommandParser) -> None:
 
 def _list(parser: CommandParser) -> None:
     parser.add_argument("--prefix", default="", help=_("names that begin with this"))
-    parser.add_argument("--limit", type=int, default=100, metavar="N", help=_("so many at most"))
+    parser.add_argument("--limit", type=face.positive, default=100, metavar="N", help=_("so many at most"))
 
 
 def _pause(parser: CommandParser) -> None:
@@ -83,7 +83,7 @@ class Command(face.FaceCommand):
     def do_list(self, options: dict[str, Any]) -> None:
         """Tasks by name."""
         rows = Task.objects.live().with_schedule().filter(name__startswith=options["prefix"])
-        self.show([_shown(task) for task in rows.order_by("name")[: max(0, options["limit"])]], options)
+        self.show([_shown(task) for task in rows.order_by("name")[: options["limit"]]], options)
 
     def do_show(self, options: dict[str, Any]) -> None:
         """One task."""
