@@ -1,7 +1,8 @@
 """One round of claims: which queues have work, how much credit they have, and the best rows for it.
 
-All in one transaction. The queues' rows are locked first, in sorted order: SKIP LOCKED on the runs alone would let two
-dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them.
+The queues' rows are locked first, and in the transaction of the claim: SKIP LOCKED on the runs alone would let two
+dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them; nobody waits for
+a queue, so the order in which they are locked does not matter.
 
 Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them
 in order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row

@@ -78,7 +78,7 @@ class Dispatcher:
         self._broker_circuit = Circuit()
         self._database_circuit = Circuit()
         self._queue_circuits: dict[str, Circuit] = {}
-        #: Claims whose message did not go out and that could not be taken back yet, with the reason.
+        #: (run, token) of claims whose message did not go out and that could not be taken back yet.
         self._unreturned: list[tuple[int, UUID]] = []
         self._queues_checked = float("-inf")
         self._next_fire: datetime | None = None

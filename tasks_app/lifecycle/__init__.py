@@ -14,7 +14,7 @@ SQLite has no row locks; there the same verbs run inside IMMEDIATE transactions,
 `rows` holds the two ways of writing many rows, and one contract suite runs on both databases.
 
 Verbs return what moved and what was stale; those for one run raise `StaleTransition` instead. Nothing is published
-here: the caller rings the doorbell after its transaction committed (`wake`).
+here. A verb that makes something due rings the doorbell in its transaction (`wake`): it is heard when that commits.
 
 Submission, permit, cancel and finish commit synchronously: each is answered to somebody who acts on it.
 """

@@ -1,7 +1,7 @@
 """The socket on which pool children tell the main process what came of their attempts.
 
 A stream socket in a private folder; each child connects once. Frames are length-prefixed: 4 bytes of size, 1 byte of
-kind, 16 bytes of nonce, then JSON text that the main process passes on without reading it. The kernel keeps what a
+kind, 16 bytes of nonce, then JSON text that the main process passes on as it is. The kernel keeps what a
 child wrote when it dies, and the end of the stream then tells that it is gone.
 """
 

@@ -3,11 +3,12 @@
     FREE ─register─> REGISTERED ─grant─> GRANTED ─start─> STARTED ─finish─> FINISHED ─free (main)─> FREE
                          └──────refuse─────┴────────────────────────────────────────────────────────^
 
-A child registers before it asks for a permit, and finishes after it has written the outcome to the main
-process's socket. The main process puts the outcome on its own list first and frees the record second, so a
-reader that looks at the table first and at that list second finds every attempt on at least one of them. It
-may free a record that the child has not left yet (the outcome can be read faster than the child goes on):
-then the record is free when the child leaves.
+A child registers before it asks for a permit, or begins with one that the main process has, and
+finishes after it has written the outcome to the main process's socket. The main process puts the
+outcome on its own list first and frees the record second, so a reader that looks at the table first
+and at that list second finds every attempt on at least one of them. It may free a record that the
+child has not left yet (the outcome can be read faster than the child goes on): then the record is
+free when the child leaves.
 
 `table` holds the layout, the locks, and the reasoning about reading, seats and killing. What it comes to:
 

@@ -1,4 +1,6 @@
-"""Celery's request, with one difference for managed messages: acknowledged when a pool process accepts them.
+"""Celery's request, with one difference for managed messages: acknowledged early, whatever the task says.
+
+That is when their permit was answered (`reception`), or, where pool processes ask for themselves, when one accepts it.
 
 Late acknowledgement would tie a run's life to a broker connection: a cut connection runs it twice, RabbitMQ's consumer
 timeout kills the whole worker, Redis reruns what outlasts the visibility timeout. The permit already decides what may
