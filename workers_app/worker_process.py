@@ -17,7 +17,7 @@ from django.db import connections
 from tasks_app import planner
 from tasks_app.clock import DatabaseClock, clock
 from tasks_app.conf import conf as tasks_conf
-from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal, verify
+from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal
 from tasks_app.messages.signing import KeyRing
 from tasks_app.states import Outcome
 from workers_app.conf import conf
@@ -187,16 +187,18 @@ class WorkerProcess:
 
     def report_unknown(self, message: Any, name: str) -> None:
         """A managed message for a function that is not registered here: its attempt ends FAILED, with the reason."""
+        from workers_app.execution.arrival import ticket_of
+
         headers = message.headers or {}
         if HEADER not in headers:
             return
         try:
             args, kwargs, _ = message.payload
-            ticket = verify(
-                headers, name, args, kwargs, (message.delivery_info or {}).get("routing_key"), self.node.ring
-            )
-        except (Refusal, ValueError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             logger.warning("message refused", extra={"detail": str(error)})
+            return
+        ticket = ticket_of(headers, name, args, kwargs, message.delivery_info, self.node.ring)
+        if isinstance(ticket, Refusal):
             return
         self.node.report_failed(
             ticket,

@@ -19,8 +19,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from tasks_app.messages.signing import KeyRing
+from tasks_app.states import Outcome
 
 VERSION: Final = 1
 ROUTING_PREFIX: Final = "status.update."
@@ -81,6 +83,40 @@ def unpack(headers: dict[str, Any], body: bytes | str, ring: KeyRing) -> Batch:
     if not isinstance(reports, list) or not all(isinstance(report, dict) for report in reports):
         raise BadBatch("no list of reports")
     return Batch(str(content.get("worker_id", "")), str(content.get("incarnation_id", "")), reports)
+
+
+def finish_report(
+    *,
+    run_id: int,
+    attempt: int,
+    token: UUID,
+    nonce: UUID | None,
+    outcome: Outcome,
+    started_at: float,
+    duration_seconds: float,
+    result: str | None = None,
+    error_type: str = "",
+    error_message: str = "",
+    retryable: bool = True,
+    retry_after_seconds: float | None = None,
+    counts_as_crash: bool = False,
+) -> dict[str, Any]:
+    """How an attempt ended. started_at: epoch seconds; result: JSON text. `parsing.parse_finish` reads it."""
+    return {
+        "kind": "finish", "run": run_id, "attempt": attempt, "token": str(token),
+        "nonce": None if nonce is None else str(nonce), "outcome": outcome.value, "started_at": started_at,
+        "ended_at": started_at + duration_seconds, "duration_ms": round(duration_seconds * 1000), "result": result,
+        "error_type": error_type, "error_message": error_message, "retryable": retryable,
+        "retry_after": retry_after_seconds, "counts_as_crash": counts_as_crash,
+    }  # fmt: skip
+
+
+def hand_back_report(run_id: int, token: UUID, nonce: UUID | None, reason: str) -> dict[str, Any]:
+    """A delivery that was given up before its body began. `parsing.parse_hand_back` reads it."""
+    return {
+        "kind": "hand_back", "run": run_id, "token": str(token), "nonce": None if nonce is None else str(nonce),
+        "reason": reason,
+    }  # fmt: skip
 
 
 def routing_key(worker_id: str) -> str:

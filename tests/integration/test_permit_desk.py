@@ -18,7 +18,7 @@ from tasks_app.models import TaskRun
 from tests.integration.domain import NOW, AWorker, FixedClock, a_task, claimed, submitted
 from workers_app.control_plane.database import DatabaseControlPlane
 from workers_app.control_plane.port import Unreachable
-from workers_app.execution import permit_desk
+from workers_app.execution import asking, permit_desk
 from workers_app.execution.child import Start
 from workers_app.execution.grant import GRANT, Grant, strip, taken
 from workers_app.execution.identity import SharedIdentity
@@ -279,7 +279,7 @@ def test_a_control_plane_that_does_not_answer_gets_its_nonces_again_and_then_the
         raise Unreachable("away")
 
     scene.control_plane.permit = away
-    monkeypatch.setattr(permit_desk, "ASK_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(asking, "ASK_SECONDS_MAX", 0.1)
     [run] = dispatched(1)
     scene.take(run)
     scene.round()

@@ -30,12 +30,15 @@ from tasks_app.clock import Clock
 from tasks_app.conf import conf as tasks_conf
 from tasks_app.crashpoints import reach
 from tasks_app.lifecycle.facts import PermitAsk, Permitted, Refused
-from tasks_app.messages.execution import HEADER, SHELL_FUNCTION, Refusal, Ticket, call_for, verify
+from tasks_app.messages.execution import HEADER, SHELL_FUNCTION, Refusal, Ticket, call_for
+from tasks_app.messages.reports import finish_report, hand_back_report
 from tasks_app.messages.signing import KeyRing
 from tasks_app.states import Outcome
 from workers_app.conf import conf
-from workers_app.control_plane.port import ControlPlane, Unreachable
+from workers_app.control_plane.port import ControlPlane
 from workers_app.execution import outcome
+from workers_app.execution.arrival import ticket_of
+from workers_app.execution.asking import answers
 from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, ChildEnd
 from workers_app.execution.grant import Grant, taken
 from workers_app.execution.identity import SharedIdentity
@@ -45,9 +48,6 @@ from workers_app.job import Job, StreamToJob, set_current_job
 from workers_app.metrics import PERMITS_REFUSED
 
 logger = logging.getLogger(__name__)
-
-#: How long a child goes on asking a control plane that does not answer, while its lease lasts.
-ASK_SECONDS_MAX: Final = 30.0
 
 Traced = Callable[..., Any]
 
@@ -112,13 +112,9 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
     grant = taken(request)
     if grant is not None:
         return _begin_granted(child, task, inner, uuid, request, grant)
-    routing_key = (request.get("delivery_info") or {}).get("routing_key")
-    try:
-        ticket = verify(request, task.name, args, kwargs, routing_key, child.ring)
-    except Refusal as refusal:
-        PERMITS_REFUSED.labels(reason=refusal.reason).inc()
-        logger.warning("message refused", extra={"reason": refusal.reason, "detail": str(refusal), "celery_id": uuid})
-        return _ignored(refusal.reason)
+    ticket = ticket_of(request, task.name, args, kwargs, request.get("delivery_info"), child.ring)
+    if isinstance(ticket, Refusal):
+        return _ignored(ticket.reason)
     nonce = UUID(bytes=secrets.token_bytes(16), version=4)
     with context.bind(
         run_id=ticket.run_id,
@@ -208,21 +204,10 @@ class Start:
 
 
 def _ask(child: Child, ticket: Ticket, nonce: UUID) -> Permitted | Refused | None:
-    """The control plane's answer; None when it could not be had in time. The nonce makes asking again harmless."""
-    give_up = time.monotonic() + ASK_SECONDS_MAX
-    pause = 0.05
-    while True:
-        try:
-            [answer] = child.control_plane.permit(
-                child.identity.incarnation_id, [PermitAsk(ticket.run_id, ticket.token, nonce)]
-            )
-            return answer
-        except Unreachable as error:
-            logger.warning("permit not answered", extra={"error": str(error)})
-            if time.monotonic() > give_up or not child.registry.lease_valid():
-                return None
-            time.sleep(pause)
-            pause = min(2.0, pause * 2)
+    """The control plane's answer; None when it could not be had in time."""
+    asks = [PermitAsk(ticket.run_id, ticket.token, nonce)]
+    found = answers(child.control_plane, child.identity.incarnation_id, asks, worth_it=child.registry.lease_valid)
+    return found[0] if found else None
 
 
 def _run(
@@ -291,23 +276,20 @@ def _conclude(child: Child, start: Start, record: Record, job: Job, end: BodyEnd
     with contextlib.suppress(Exception):
         job.close()
     duration = time.monotonic() - began
-    report = {
-        "kind": "finish",
-        "run": start.run_id,
-        "attempt": start.attempt,
-        "token": str(start.token),
-        "nonce": str(start.nonce),
-        "outcome": end.outcome.value,
-        "started_at": started,
-        "ended_at": started + duration,
-        "duration_ms": round(duration * 1000),
-        "result": _result_text(end.result),
-        "error_type": end.error_type[:200],
-        "error_message": _cut(end.error_message, tasks_conf().error_bytes_max),
-        "retryable": end.retryable,
-        "retry_after": end.retry_after_seconds,
-        "counts_as_crash": False,
-    }
+    report = finish_report(
+        run_id=start.run_id,
+        attempt=start.attempt,
+        token=start.token,
+        nonce=start.nonce,
+        outcome=end.outcome,
+        started_at=started,
+        duration_seconds=duration,
+        result=_result_text(end.result),
+        error_type=end.error_type[:200],
+        error_message=_cut(end.error_message, tasks_conf().error_bytes_max),
+        retryable=end.retryable,
+        retry_after_seconds=end.retry_after_seconds,
+    )
     child.channel.send(FINISH, start.nonce.bytes, json.dumps(report).encode())
     reach("worker.after_outcome")
     record.finish()
@@ -334,13 +316,7 @@ def _from_answer(answer: Any) -> BodyEnd:
 
 
 def _hand_back(child: Child, run_id: int, token: UUID, nonce: UUID | None, reason: str) -> None:
-    report = {
-        "kind": "hand_back",
-        "run": run_id,
-        "token": str(token),
-        "nonce": str(nonce) if nonce else None,
-        "reason": reason,
-    }
+    report = hand_back_report(run_id, token, nonce, reason)
     child.channel.send(HAND_BACK, nonce.bytes if nonce else bytes(16), json.dumps(report).encode())
 
 

@@ -26,6 +26,7 @@ from tasks_app.crashpoints import reach
 from tasks_app.lifecycle.facts import HandBack
 from tasks_app.lifecycle.recede import Held
 from tasks_app.messages.execution import Ticket
+from tasks_app.messages.reports import finish_report, hand_back_report
 from tasks_app.messages.signing import KeyRing
 from tasks_app.process_health import LoopBeat
 from tasks_app.states import Outcome
@@ -241,10 +242,7 @@ class Node:
         self._kills.pop(nonce, None)
 
     def _give_up(self, held: Held, reason: str) -> None:
-        report = {
-            "kind": "hand_back", "run": held.run_id, "token": str(held.token), "nonce": str(held.nonce),
-            "reason": reason,
-        }  # fmt: skip
+        report = hand_back_report(held.run_id, held.token, held.nonce, reason)
         self._given_up[held.nonce] = HandBack(held.run_id, held.token, held.nonce, reason)
         self.outbox.put_telemetry(json.dumps(report).encode())
 
@@ -264,12 +262,11 @@ class Node:
     def report_failed(self, ticket: Ticket, *, outcome: Outcome, error_type: str, error_message: str) -> None:
         """The end of a delivery that never reached a child."""
         held = Held(ticket.run_id, ticket.attempt, ticket.token, uuid4())
-        now = clock.now().timestamp()
-        report = {
-            "kind": "finish", "run": held.run_id, "attempt": held.attempt, "token": str(held.token), "nonce": None,
-            "outcome": outcome.value, "started_at": now, "ended_at": now, "duration_ms": 0, "result": None,
-            "error_type": error_type, "error_message": error_message, "retryable": True, "retry_after": None,
-        }  # fmt: skip
+        report = finish_report(
+            run_id=held.run_id, attempt=held.attempt, token=held.token, nonce=None, outcome=outcome,
+            started_at=clock.now().timestamp(), duration_seconds=0.0, error_type=error_type,
+            error_message=error_message,
+        )  # fmt: skip
         self.outbox.put_outcome(held, json.dumps(report).encode())
 
     # -- stopping bodies -----------------------------------------------------------------------------------------
@@ -489,12 +486,9 @@ def _report_of(held: Held, reason: StopReason, duration_seconds: float) -> bytes
 def _report(
     held: Held, outcome: Outcome, error_type: str, message: str, duration_seconds: float, *, counts_as_crash: bool
 ) -> bytes:
-    now = clock.now().timestamp()
-    return json.dumps(
-        {
-            "kind": "finish", "run": held.run_id, "attempt": held.attempt, "token": str(held.token),
-            "nonce": str(held.nonce), "outcome": outcome.value, "started_at": now - duration_seconds, "ended_at": now,
-            "duration_ms": round(duration_seconds * 1000), "result": None, "error_type": error_type,
-            "error_message": message, "retryable": True, "retry_after": None, "counts_as_crash": counts_as_crash,
-        }
-    ).encode()  # fmt: skip
+    report = finish_report(
+        run_id=held.run_id, attempt=held.attempt, token=held.token, nonce=held.nonce, outcome=outcome,
+        started_at=clock.now().timestamp() - duration_seconds, duration_seconds=duration_seconds,
+        error_type=error_type, error_message=message, counts_as_crash=counts_as_crash,
+    )  # fmt: skip
+    return json.dumps(report).encode()

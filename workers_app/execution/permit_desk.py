@@ -48,7 +48,8 @@ from tasks_app.crashpoints import reach
 from tasks_app.lifecycle.facts import PermitAsk, Permitted, Refused
 from tasks_app.lifecycle.recede import Held
 from tasks_app.messages.execution import Ticket
-from workers_app.control_plane.port import ControlPlane, Unreachable
+from workers_app.control_plane.port import ControlPlane
+from workers_app.execution.asking import answers
 from workers_app.execution.grant import Grant, grant_of
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.look_ahead import AHEAD_MAX, AHEAD_SECONDS, LookAhead
@@ -62,8 +63,6 @@ STOCK_SECONDS_MAX: Final = 2.0
 #: How long a child may begin with what was handed over, and how much later the desk believes that none did.
 VALID_SECONDS: Final = 5.0
 VALID_MARGIN_SECONDS: Final = 1.0
-#: How long a control plane that does not answer is asked again, while the lease lasts.
-ASK_SECONDS_MAX: Final = 30.0
 SWEEP_SECONDS: Final = 0.25
 _NONE: Final = UUID(int=0)
 
@@ -414,17 +413,19 @@ class PermitDesk:
             self._bell.put(None)
 
     def _ask(self, batch: list[Delivery]) -> None:
-        answers: list[Permitted | Refused] | None = None
+        asks = [PermitAsk(one.ticket.run_id, one.ticket.token, one.nonce) for one in batch]
+        reach("permit.before_ask")
+        answered: list[Permitted | Refused] | None = None
         try:
-            answers = self._answers(batch)
+            answered = answers(self._control_plane, batch[0].incarnation, asks, worth_it=self._worth_asking)
         finally:
-            if answers is None:
+            if answered is None:
                 self._give_up_asked(batch)
-        if answers is None:
+        if answered is None:
             return
         refused: list[Refused] = []
         with self._lock:
-            for one, answer in zip(batch, answers, strict=True):
+            for one, answer in zip(batch, answered, strict=True):
                 if one.stage is not Stage.ASKED:
                     continue  # the incarnation ended meanwhile
                 if isinstance(answer, Permitted):
@@ -441,20 +442,8 @@ class PermitDesk:
             PERMITS_REFUSED.labels(reason=answer.reason).inc()
             logger.info("permit refused", extra={"run_id": answer.run_id, "reason": answer.reason})
 
-    def _answers(self, batch: list[Delivery]) -> list[Permitted | Refused] | None:
-        """None when they could not be had in time. The nonces make asking again harmless."""
-        asks = [PermitAsk(one.ticket.run_id, one.ticket.token, one.nonce) for one in batch]
-        give_up, pause = time.monotonic() + ASK_SECONDS_MAX, 0.05
-        reach("permit.before_ask")
-        while True:
-            try:
-                return self._control_plane.permit(batch[0].incarnation, asks)
-            except Unreachable as error:
-                logger.warning("permits not answered", extra={"error": str(error), "asked": len(asks)})
-                if time.monotonic() > give_up or self._draining or not self._registry.lease_valid():
-                    return None
-                time.sleep(pause)
-                pause = min(2.0, pause * 2)
+    def _worth_asking(self) -> bool:
+        return not self._draining and self._registry.lease_valid()
 
     def _give_up_asked(self, batch: list[Delivery]) -> None:
         for one in batch:

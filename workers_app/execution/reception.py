@@ -7,7 +7,6 @@ permits (`WorkerProcess`); without it the pool child asks by itself (`child`).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,13 +15,11 @@ from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import task_ready
 from celery.worker.strategy import default
 
-from tasks_app.messages.execution import HEADER, Refusal, verify
+from tasks_app.messages.execution import HEADER, Refusal
 from tasks_app.messages.signing import KeyRing
+from workers_app.execution.arrival import ticket_of
 from workers_app.execution.grant import GRANT
 from workers_app.execution.permit_desk import Delivery, PermitDesk
-from workers_app.metrics import PERMITS_REFUSED
-
-logger = logging.getLogger(__name__)
 
 _desk: PermitDesk | None = None
 _ring: KeyRing | None = None
@@ -48,14 +45,10 @@ class _Detour:
         headers = request.request_dict
         if HEADER not in headers:
             return self._straight(request)
-        try:
-            args, kwargs = request.args, request.kwargs
-            routing_key = (headers.get("delivery_info") or {}).get("routing_key")
-            ticket = verify(headers, request.type, args, kwargs, routing_key, self._ring)
-        except Refusal as refusal:
-            PERMITS_REFUSED.labels(reason=refusal.reason).inc()
-            extra = {"reason": refusal.reason, "detail": str(refusal), "celery_id": request.id}
-            logger.warning("message refused", extra=extra)
+        ticket = ticket_of(
+            headers, request.type, request.args, request.kwargs, headers.get("delivery_info"), self._ring
+        )
+        if isinstance(ticket, Refusal):
             return _done_with(request)
         return self._desk.take(request, request.type, ticket)
 
