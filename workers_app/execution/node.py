@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID, uuid4
@@ -39,13 +39,13 @@ from workers_app.execution.outbox import Outbox, Unsettled
 from workers_app.execution.permit_desk import Delivery, PermitDesk
 from workers_app.execution.publisher import Publisher
 from workers_app.execution.registry import RecordView, Registry, State, StopReason, boottime_ns
-from workers_app.metrics import BODIES_ENDED, CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
+from workers_app.execution.stopping import ACTIVE, Stopping
+from workers_app.metrics import CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
 
 logger = logging.getLogger(__name__)
 
 #: Pace of the watch: cancels, dead guardians and overdue kills are acted on within this many seconds.
 WATCH_SECONDS: Final = 0.1
-ACTIVE: Final = (State.GRANTED, State.STARTED)
 #: After so many looks a dead child's attempts are concluded although its socket is still open somewhere.
 DEAD_LOOKS: Final = 10
 #: Deliveries that were given up are remembered for as long as the database might still think that they run.
@@ -75,10 +75,6 @@ class Node:
     on_drain: Callable[[bool], None] = lambda _wanted: None
     outbox: Outbox = field(default_factory=Outbox)
     beat: LoopBeat = field(default_factory=LoopBeat)
-    #: (monotonic time, nonce) of bodies that were asked to stop and are killed then.
-    _kills: dict[UUID, float] = field(default_factory=dict)
-    #: What is to be stopped as soon as it begins: it is on its way through the pool.
-    _stops_ahead: dict[UUID, StopReason] = field(default_factory=dict)
     _unknown: set[UUID] = field(default_factory=set)
     _given_up: dict[UUID, HandBack] = field(default_factory=dict)
     _gone: set[int] = field(default_factory=set)
@@ -97,6 +93,7 @@ class Node:
         self.identity = SharedIdentity(self.hello.worker_id)
         self.ring = KeyRing(tasks_conf().signing_keys, tasks_conf().signing_key_id)
         self.registry = Registry.create(seats=max(8, self.hello.slots * 4))
+        self.stopping = Stopping(self.registry, self.settings.stop_grace_seconds)
         self.channel = MainEnd(self._frame, self._child_gone)
         self.publisher = Publisher(
             self.app, self.outbox, self.identity, self.ring,
@@ -142,7 +139,7 @@ class Node:
         if self.desk is not None:
             self.desk.begin_drain()
         self._renew_now.set()
-        logger.info("draining", extra={"worker_id": self.hello.worker_id, "running": len(self._active())})
+        logger.info("draining", extra={"worker_id": self.hello.worker_id, "running": self.running_count()})
 
     def renew_soon(self) -> None:
         """Renew now: the answer brings drains, resumes and cancels."""
@@ -150,7 +147,7 @@ class Node:
 
     def running_count(self) -> int:
         """Bodies under way."""
-        return len(self._active())
+        return len(self.stopping.active())
 
     def stop(self) -> None:
         """Last act of a warm shutdown, when the pool is gone: flush, settle what is not recorded, say goodbye.
@@ -239,7 +236,7 @@ class Node:
             self.outbox.put_outcome(held, self._death_report(view, held))
         self.registry.free(view)
         self._off_the_desk(nonce)
-        self._kills.pop(nonce, None)
+        self.stopping.forget(nonce)
 
     def _give_up(self, held: Held, reason: str) -> None:
         report = hand_back_report(held.run_id, held.token, held.nonce, reason)
@@ -276,10 +273,10 @@ class Node:
         # The way that attempts go: from the desk's stock to the pool to the table.
         unbegun = self._conclude_unbegun(lambda one: one.ticket.run_id == run_id, lambda _nonce: reason)
         ahead = self.desk.handed(lambda one: one.ticket.run_id == run_id) if self.desk is not None else []
-        self._stops_ahead |= dict.fromkeys(ahead, reason)
-        views = [view for view in self._active() if view.run_id == run_id]
+        self.stopping.when_begun(ahead, lambda _nonce: reason)
+        views = [view for view in self.stopping.active().values() if view.run_id == run_id]
         for view in views:
-            self._ask_to_stop(view, reason)
+            self.stopping.ask(view, reason)
         return unbegun or bool(ahead or views)
 
     def _conclude_unbegun(self, wanted: Callable[[Delivery], bool], reason_of: Callable[[UUID], StopReason]) -> bool:
@@ -292,48 +289,8 @@ class Node:
         self.desk.settle(held.nonce for held in concluded)
         return bool(concluded)
 
-    def _ask_to_stop(self, view: RecordView, reason: StopReason) -> None:
-        nonce = UUID(bytes=view.nonce)
-        if nonce in self._kills:
-            return
-        self.registry.request_stop(view.nonce, reason)
-        BODIES_ENDED.labels(reason=reason.name.lower()).inc()
-        grace = 0.0 if reason is StopReason.LEASE else self.settings.stop_grace_seconds
-        # A shell body needs its own grace inside this one: TERM, then KILL by its supervisor.
-        self._kills[nonce] = time.monotonic() + grace * 1.5
-
-    def _stop_what_began(self) -> None:
-        if not self._stops_ahead:
-            return
-        awaited = dict(self._stops_ahead)
-        on_the_way = set(self.desk.handed(lambda one: one.nonce in awaited)) if self.desk is not None else set()
-        active = {UUID(bytes=view.nonce): view for view in self._active()}
-        for nonce, reason in awaited.items():
-            if nonce in active:
-                self._ask_to_stop(active[nonce], reason)
-            if nonce in active or nonce not in on_the_way:
-                self._stops_ahead.pop(nonce, None)
-
-    def _kill_overdue(self) -> None:
-        now = time.monotonic()
-        due = [nonce for nonce, when in list(self._kills.items()) if when <= now]
-        if not due:
-            return
-        active = {UUID(bytes=view.nonce): view for view in self._active()}
-        for nonce in due:
-            view = active.get(nonce)
-            if view is None:
-                self._kills.pop(nonce, None)
-            else:
-                self._kill(view)
-
-    def _kill(self, view: RecordView) -> None:
-        # Never hits the next attempt in the same child: see `table`.
-        if not self.registry.kill(view):
-            self._kills.pop(UUID(bytes=view.nonce), None)
-
-    def _active(self) -> list[RecordView]:
-        return [view for view in self.registry.snapshot() if view.state in ACTIVE]
+    def _on_the_way(self, nonces: Collection[UUID]) -> Collection[UUID]:
+        return self.desk.handed(lambda one: one.nonce in nonces) if self.desk is not None else []
 
     # -- lease ---------------------------------------------------------------------------------------------------
 
@@ -359,15 +316,14 @@ class Node:
                 logger.exception("lease loop failed")
 
     def _watch(self) -> None:
-        self._stop_what_began()
-        self._kill_overdue()
+        self.stopping.look(self._on_the_way)
         self._bury_dead()
         if not self.guardian.alive():
             logger.error("the guardian died; starting another")
             self.guardian = start_guardian(self.registry)
         if self._draining and time.monotonic() > self._drain_until:
-            for view in self._active():
-                self._ask_to_stop(view, StopReason.DRAIN)
+            for view in self.stopping.active().values():
+                self.stopping.ask(view, StopReason.DRAIN)
 
     def _renew(self) -> None:
         renewal = self._lists()
@@ -406,21 +362,20 @@ class Node:
 
     def _obey(self, answer: RenewalAnswer) -> None:
         self.outbox.settle(answer.recorded)
+
+        def reason_of(nonce: UUID) -> StopReason:
+            return StopReason.LEASE if nonce in answer.void else _REASONS[answer.stops[nonce]]
+
         if self.desk is not None and (answer.void or answer.stops):
             # Before the table is read: what is handed to the pool meanwhile is stopped when it begins.
             self.desk.settle([held.nonce for held in self.desk.withdraw(lambda one: one.nonce in answer.void)])
-            self._conclude_unbegun(lambda one: one.nonce in answer.stops, lambda nonce: _REASONS[answer.stops[nonce]])
-            for nonce in self.desk.handed(lambda one: one.nonce in answer.void or one.nonce in answer.stops):
-                self._stops_ahead[nonce] = StopReason.LEASE if nonce in answer.void else _REASONS[answer.stops[nonce]]
-        active = {UUID(bytes=view.nonce): view for view in self._active()}
-        for nonce in answer.void:
-            view = active.get(nonce)
-            if view is not None and not view.keep_running:
-                self._ask_to_stop(view, StopReason.LEASE)
-        for nonce, reason in answer.stops.items():
-            view = active.get(nonce)
-            if view is not None:
-                self._ask_to_stop(view, _REASONS[reason])
+            self._conclude_unbegun(lambda one: one.nonce in answer.stops, reason_of)
+            self.stopping.when_begun(
+                self.desk.handed(lambda one: one.nonce in answer.void or one.nonce in answer.stops), reason_of
+            )
+        for nonce, view in self.stopping.active().items():
+            if nonce in answer.void or nonce in answer.stops:
+                self.stopping.ask(view, reason_of(nonce))
         if answer.drain != self._told_to_drain:
             self._told_to_drain = answer.drain
             self.on_drain(answer.drain)
@@ -456,12 +411,11 @@ class Node:
         self.registry.set_lease(0)
         if self.desk is not None:
             self.desk.clear()
-        for view in self._active():
-            if not view.keep_running:
-                self._ask_to_stop(view, StopReason.LEASE)
+        for view in self.stopping.active().values():
+            self.stopping.ask(view, StopReason.LEASE)
         deadline = time.monotonic() + 5
-        while any(not view.keep_running for view in self._active()) and time.monotonic() < deadline:
-            self._kill_overdue()
+        while any(not view.keep_running for view in self.stopping.active().values()) and time.monotonic() < deadline:
+            self.stopping.kill_overdue()
             time.sleep(0.02)
         self.outbox.settle({item.held.nonce for item in self.outbox.unsettled()})
         if not self._stopping.is_set():
