@@ -138,3 +138,17 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_lease_behind(small: 
     del small.roles["worker-c"]
     rows = {row["name"]: row["state"] for row in small.api("GET", "workers")["results"]}
     assert rows["w-c"] == "OFFLINE"
+
+
+def test_pool_processes_may_ask_for_their_permits_themselves(tmp_path, valkey):
+    with installation(
+        tmp_path, f"sqlite:///{tmp_path / 'db.sqlite3'}", valkey.url.rsplit("/", 1)[0] + "/3",
+        SIGNALBOX_IMPORTS="tests.acceptance.jobs_of_tests", SIGNALBOX_WORKERS__PERMITS="each",
+    ) as made:  # fmt: skip
+        made.start_all(workers=1)
+        task = make(made, "tests.add", kwargs={"a": 1, "b": 2})
+        ids = [made.api("POST", f"tasks/{task}/trigger", {}, expect=201)["id"] for _ in range(20)]
+        assert {(run["status"], run["retry_count"]) for run in map(made.finished, ids)} == {("COMPLETED", 0)}
+        stopped = running(made, make(made, "tests.sleep", kwargs={"seconds": 60}))
+        assert made.raw("POST", f"/api/v1/runs/{stopped}/cancel").status == 202
+        assert made.finished(stopped)["status"] == "CANCELLED"
