@@ -106,15 +106,23 @@ def stopped(system: System, role: Role, *, everything: bool) -> Iterator[None]:
 
 
 def busy_worker(system: System, load: Load) -> Role:
-    """The worker that runs longest, once it has a body of this round under way."""
+    """The worker that runs longest, once bodies of this round are under way in its slots.
+
+    A permit alone is not enough: it is given for many at once, and a fault that comes before their bodies begin meets
+    nothing that could go wrong.
+    """
     role = min(system.of("worker"), key=lambda one: one.started)
     sql = (
-        "SELECT count(*) FROM tasks_app_taskrun r JOIN workers_app_workerincarnation i ON i.id = r.incarnation_id "
-        "WHERE r.status = 'RUNNING' AND i.pid = %s AND r.task_name LIKE %s"
+        "SELECT r.id, r.attempt FROM tasks_app_taskrun r JOIN workers_app_workerincarnation i "
+        "ON i.id = r.incarnation_id WHERE r.status = 'RUNNING' AND i.pid = %s AND r.task_name LIKE %s"
     )
 
     def busy() -> bool:
-        return bool(role.running and system.database.ask(sql, role.pid, load.round + ".%")[0][0])
+        if not role.running:
+            return False
+        held = {(str(run), int(attempt)) for run, attempt in system.database.ask(sql, role.pid, load.round + ".%")}
+        begun = {(one.run, one.attempt) for one in read_folder(system.history, [run for run, _ in held])}
+        return bool(held) and len(held & begun) >= min(len(held), system.slots)
 
     def meanwhile() -> None:
         system.keep_up()
