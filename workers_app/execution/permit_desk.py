@@ -21,9 +21,8 @@ only then does the desk give up what it has handed over and nobody has told abou
 pool is gone, nobody can begin anything either (`settle_all`).
 
 Threads: the event loop calls `take`, `feed` and `left` (while the pool is joined, Celery's thread for results calls
-`left`, too); the collecting and the lease thread the rest. Sections under
-the lock are short and call nobody. `begin_drain` may run in a signal handler that interrupted such a section: it takes
-no lock.
+`left`, too); the collecting and the lease thread the rest. Sections under the lock are short and call nobody.
+`begin_drain` may run in a signal handler that interrupted such a section: it takes no lock.
 """
 
 from __future__ import annotations
