@@ -2,14 +2,15 @@
 
 In production `reach` is an empty function. With the environment variable SIGNALBOX_CRASH_DIR set, reaching a point
 for which the folder holds a file `armed/<point>` takes that file away (one process wins), writes `fired/<point>.<pid>`
-and then does what the file says: `kill` (SIGKILL to itself) or `stop` (SIGSTOP). `POINTS` is the complete list, with
-what has happened before each.
+and then does what the file says: `kill` (SIGKILL to itself) or `stop` (SIGSTOP), before its thread goes on. `POINTS`
+is the complete list, with what has happened before each.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -62,7 +63,12 @@ def _armed(folder: Path) -> Callable[[str], None]:
         except FileNotFoundError:
             return  # another process won
         action = fired.read_text().strip() or "kill"
-        os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)
+        if action == "stop":
+            # To this thread: one to the process stops it when another thread takes it up, and this one would go on
+            # for another statement or two.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 
