@@ -220,8 +220,13 @@ class Cells:
         ]
 
     def _armed(self, roles: Sequence[Role], point: str) -> list[Role]:
-        """The role in which the point is armed: the one that runs longest; all of them for what happens once."""
-        chosen = list(roles) if point.startswith(("reap.", "fire.")) else [min(roles, key=lambda role: role.started)]
+        """The role in which the point is armed: the one that runs longest; of dispatchers, all.
+
+        What a dispatcher does is done once, by whichever comes first, and while one keeps up with the load it always
+        comes first: it knows the queue, and asks for credit and rows at once where the other must look first.
+        """
+        dispatchers = ROLE_OF[point.partition(".")[0]] == "dispatcher"
+        chosen = list(roles) if dispatchers else [min(roles, key=lambda role: role.started)]
         for role in chosen:
             role.forget(point)
             role.arm(point)
