@@ -400,7 +400,6 @@ def test_what_was_meant_for_an_attempt_does_not_reach_its_successor_in_the_same_
         second = until(lambda: [v for v in table.snapshot() if v.state is State.STARTED], "the next")[0]
         assert (first.index, first.run_id, second.run_id) == (second.index, 1, 2)
         assert not table.kill(first, StopReason.LEASE)
-        assert not table.still_active(first)
         assert not table.request_stop(first.nonce, StopReason.CANCEL)
         table.free(first)
         assert only(table.snapshot()) == second

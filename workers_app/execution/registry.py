@@ -187,11 +187,6 @@ class Registry:
         """
         return self._table.kill(view.index, view.generation, reason, by=BY_MAIN)
 
-    def still_active(self, view: RecordView) -> bool:
-        """Whether this very attempt is under way. A hint: `kill` is what cannot hit the next one."""
-        raw = self._table.read(view.index)
-        return raw.generation == view.generation and raw.state in memory.UNDER_WAY
-
     def free(self, view: RecordView) -> None:
         """Its outcome is on the list of finished attempts: free now, or when its child has left it."""
         self._table.collect(view.index, view.generation)
