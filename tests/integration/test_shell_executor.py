@@ -344,6 +344,22 @@ def test_a_supervisor_that_is_killed_takes_the_command_with_it():
     assert of_run(job.run_id) == []
 
 
+STOPS_ITS_SUPERVISOR = {
+    "once": "echo here; kill -STOP $PPID; sleep 60",
+    "for ever": "supervisor=$PPID; echo here; while true; do kill -STOP $supervisor; done",
+}
+
+
+@pytest.mark.parametrize("command", STOPS_ITS_SUPERVISOR.values(), ids=STOPS_ITS_SUPERVISOR)
+def test_a_command_that_stops_its_supervisor_ends_at_its_deadline_all_the_same(command):
+    job = RecordingJob(seconds=1.5)
+    with pytest.raises(ShellStopped) as stopped:
+        sh(command, job, stop_grace_seconds=0.5)
+    assert stopped.value.stop_reason == "timeout"
+    assert job.text() == "here\n"
+    assert of_run(job.run_id) == []
+
+
 # -- when the pool process is not there -------------------------------------------------------------
 
 POOL_PROCESS = """
@@ -402,3 +418,12 @@ def test_a_command_whose_supervisor_and_pool_process_are_both_killed_ends():
         os.kill(supervisor, signal.SIGKILL)
         until(lambda: not alive(command), "ended by the kernel", 1.0)
         process.kill()
+
+
+def test_a_command_that_stopped_its_supervisor_ends_when_its_pool_process_is_killed():
+    run_id = random.randrange(10**12, 10**15)
+    command = f"kill -STOP $PPID; echo here; exec {PYTHON} -I -c 'import time; time.sleep(60)'"
+    with pool_process(run_id, 60, {"command": command, "shell": True}) as process:
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+        until(lambda: of_run(run_id) == [], "ended by its supervisor", 1.5)

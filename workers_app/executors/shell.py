@@ -151,6 +151,7 @@ class _Running:
         self._pid = 0
         self._status = b""
         self._began = time.monotonic()
+        self._deadline = self._began + (float("inf") if command.timeout_seconds is None else command.timeout_seconds)
         self._fds: dict[int, str] = {}
         self._process, self._control = self._start(command, stdin)
 
@@ -160,6 +161,7 @@ class _Running:
     def __exit__(self, *_: object) -> None:
         """The pipe closes, the supervisor kills what there is and ends."""
         os.close(self._control)
+        self._process.send_signal(signal.SIGCONT)
         try:
             self._process.wait(ENDING_SECONDS + 10)
         except subprocess.TimeoutExpired:
@@ -238,13 +240,17 @@ class _Running:
 
     def _look_for_stop(self, now: float) -> None:
         if self._reason is None:
-            self._reason = self._job.stop_requested()
+            # The supervisor ends it at the deadline by itself, unless the command has stopped it.
+            self._reason = self._job.stop_requested() or ("timeout" if now > self._deadline else None)
             if self._reason is not None:
                 with contextlib.suppress(BrokenPipeError):
                     os.write(self._control, b"k" if self._reason == "lease" else b"s")
                 self._give_up = now + self._limits.stop_grace_seconds + ENDING_SECONDS
-        elif now > self._give_up:
+            return
+        if now > self._give_up:
             self._process.kill()
+        else:
+            self._process.send_signal(signal.SIGCONT)
 
     def _conclude(self, duration: float) -> ShellResult:
         words = {line.split(b" ", 1)[0]: line.split(b" ")[1:] for line in self._status.splitlines()}

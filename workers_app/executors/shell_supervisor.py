@@ -20,7 +20,8 @@ room that the dead leave; then SIGKILL and reaping. All of that again until wait
 child: the kernel's word, not a count.
 
 If the supervisor itself is killed, PDEATHSIG ends the command and the pool process ends the rest of its
-session.
+session. If the command stops it (SIGSTOP), the pool process lets it go on when there is something to end,
+and so does the kernel when the pool process dies.
 
 On systems without /proc and prctl (macOS) it kills the command's process group, and that is all.
 """
@@ -161,6 +162,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._set(PR_SET_CHILD_SUBREAPER, 1)
+        self._set(PR_SET_PDEATHSIG, signal.SIGCONT)
 
     def _set(self, option: int, value: int) -> None:
         if self._prctl is not None and self._prctl(option, value, 0, 0, 0) != 0:  # type: ignore[operator]
