@@ -9,3 +9,9 @@ class DispatchConfig(AppConfig):
 
     name = "dispatch"
     verbose_name = _("Dispatch")
+
+    def ready(self) -> None:
+        """Kombu must know `redis-stream://` before anything connects."""
+        from dispatch.broker import redis_stream
+
+        redis_stream.register()

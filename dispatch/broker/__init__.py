@@ -7,8 +7,9 @@ all the same, its token is out of date and the permit refuses it.
 
 * `port`    what dispatcher and ingest ask of a broker
 * `amqp`    RabbitMQ: a batch is written in one go and its confirms are awaited together
-* `redis`   Redis and Valkey in the wire format of kombu's stock transport
-* `reports` taking reports and heartbeats from either, by kombu
+* `redis`   Redis and Valkey in the wire format of kombu's stock transport, and in that of `redis_stream`
+* `redis_stream` a Kombu transport on Redis Streams, for any Celery app
+* `reports` taking reports and heartbeats from each of them, by kombu
 * `memory`  in this process, for tests
 
 Adapters may fail in any way below `publish`, and are not left broken by it: the next call connects again. One contract
@@ -31,4 +32,8 @@ def from_url(url: str, *, confirm_seconds: float = 10.0, queue_type: str = "clas
         from dispatch.broker.redis import RedisBroker
 
         return RedisBroker(url, timeout_seconds=confirm_seconds)
-    raise ValueError(f'no adapter for the broker scheme "{scheme}"; use amqp:// or redis://')
+    if scheme in {"redis-stream", "rediss-stream"}:
+        from dispatch.broker.redis import RedisStreamBroker
+
+        return RedisStreamBroker(url, timeout_seconds=confirm_seconds)
+    raise ValueError(f'no adapter for the broker scheme "{scheme}"; use amqp://, redis:// or redis-stream://')

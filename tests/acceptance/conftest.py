@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.installation import Installation, installation
 
-COMBINATIONS = ("sqlite+valkey", "postgresql+rabbitmq")
+COMBINATIONS = ("sqlite+valkey", "postgresql+rabbitmq", "postgresql+redis-stream")
 
 
 @pytest.fixture(scope="package", params=COMBINATIONS)
@@ -21,8 +21,12 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         broker = request.getfixturevalue("valkey").url.rsplit("/", 1)[0] + "/5"
     else:
         server = request.getfixturevalue("postgres")
-        database = server.create_database("acceptance")
-        broker = request.getfixturevalue("rabbitmq").url
+        database = server.create_database(f"acceptance_{request.param.partition('+')[2].replace('-', '_')}")
+        if request.param.endswith("rabbitmq"):
+            broker = request.getfixturevalue("rabbitmq").url
+        else:
+            plain = request.getfixturevalue("redis_server").url
+            broker = plain.replace("redis://", "redis-stream://").rsplit("/", 1)[0] + "/5"
     with installation(folder, database, broker, SIGNALBOX_IMPORTS="tests.acceptance.jobs_of_tests") as made:
         made.start_all(dispatchers=2, ingests=2, workers=2)
         yield made

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import amqp
 
-from tests.servers import PostgresServer, RabbitMQServer, ValkeyServer
+from tests.servers import PostgresServer, RabbitMQServer, RedisServer, RedisStreamServer, ValkeyServer
+
+#: A broker that loses what it confirmed when it is killed would only show what everybody knows: each writes first.
+BROKERS: dict[str, Callable[[], RabbitMQServer | RedisServer]] = {
+    "rabbitmq": RabbitMQServer,
+    "valkey": lambda: ValkeyServer(fsync="always"),
+    "redis": lambda: RedisServer(fsync="always"),
+    "redis-stream": lambda: RedisStreamServer(fsync="always"),
+}
 
 
 class Servers:
@@ -19,11 +28,10 @@ class Servers:
     ours = True
 
     def __init__(self, combination: str) -> None:
-        """`postgresql+rabbitmq` or `sqlite+valkey`; nothing runs yet."""
-        self.database = PostgresServer() if combination.startswith("postgresql") else None
-        self.broker: RabbitMQServer | ValkeyServer = (
-            RabbitMQServer() if combination.endswith("rabbitmq") else ValkeyServer(fsync="always")
-        )
+        """A database, `postgresql` or `sqlite`, `+` and one of BROKERS; nothing runs yet."""
+        database, _, broker = combination.partition("+")
+        self.database = PostgresServer() if database == "postgresql" else None
+        self.broker: RabbitMQServer | RedisServer = BROKERS[broker]()
         self._made = 0
 
     def start(self) -> None:

@@ -11,6 +11,8 @@ from kombu import Exchange, Queue
 
 if __name__ == "__main__":
     url, queue, output = sys.argv[1:]
+    if url.startswith("redis-stream"):
+        import dispatch.broker.redis_stream  # noqa: F401  (makes the scheme known)
     app = Celery("stock", broker=url)
     app.conf.update(
         task_queues=[Queue(queue, Exchange("", type="direct"), routing_key=queue)],

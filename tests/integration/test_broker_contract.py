@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -110,16 +111,21 @@ class Bench:
             source.close()
 
 
-KINDS = ("rabbitmq", "redis", "valkey", "memory")
+KINDS = ("rabbitmq", "redis", "valkey", "redis-stream", "valkey-stream", "memory")
+
+
+def bench_of(kind: str, request: pytest.FixtureRequest) -> Bench:
+    if kind == "memory":
+        return Bench(MemoryBroker())
+    name = kind.removesuffix("-stream")
+    server = request.getfixturevalue({"redis": "redis_server"}.get(name, name))
+    url = server.url.replace("redis://", "redis-stream://") if kind.endswith("-stream") else server.url
+    return Bench(from_url(url, confirm_seconds=5), url, server)
 
 
 @pytest.fixture(params=KINDS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    if request.param == "memory":
-        made = Bench(MemoryBroker())
-    else:
-        server = request.getfixturevalue({"redis": "redis_server"}.get(request.param, request.param))
-        made = Bench(from_url(server.url, confirm_seconds=5), server.url, server)
+    made = bench_of(request.param, request)
     yield made
     made.broker.close()
 
@@ -242,18 +248,19 @@ def any_received(source: Any) -> bool:
     return bool(got)
 
 
-@pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis", "redis-stream"])
 def test_a_stock_celery_worker_runs_what_is_published(kind: str, request: pytest.FixtureRequest, tmp_path: Path):
-    server = request.getfixturevalue({"redis": "redis_server"}.get(kind, kind))
-    bench = Bench(from_url(server.url, confirm_seconds=5), server.url, server)
+    bench = bench_of(kind, request)
     sent = bench.messages(5)
     assert bench.broker.publish(sent) == []
     bench.broker.close()
     output = tmp_path / "ran"
     output.touch()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.stock_worker", server.url, bench.queue, str(output)],
+        [sys.executable, "-m", "tests.integration.stock_worker", bench.url, bench.queue, str(output)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        # Otherwise Celery would set Django up, and with it this project.
+        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
     )  # fmt: skip
     try:
         eventually(lambda: len(output.read_text().splitlines()) == 5, seconds=30)

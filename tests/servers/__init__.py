@@ -15,13 +15,14 @@ A process of ours that is killed cannot clean up. So the first server that is st
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerError, ServerMissing
 from tests.servers.rabbitmq import RabbitMQServer
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisServer, RedisStreamServer
 from tests.servers.valkey import ValkeyServer
 
 __all__ = [
     "PostgresServer",
     "RabbitMQServer",
     "RedisServer",
+    "RedisStreamServer",
     "ServerError",
     "ServerMissing",
     "ValkeyServer",

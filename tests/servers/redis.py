@@ -8,6 +8,7 @@ import shutil
 
 import redis
 
+from dispatch.broker.redis_stream.wire import Streams
 from tests.servers.process import Server, ServerMissing, free_port
 
 
@@ -71,3 +72,19 @@ class RedisServer(Server):
         """Empty the broker."""
         with contextlib.closing(self.client()) as client:
             client.flushall()
+
+
+class RedisStreamServer(RedisServer):
+    """The same server, used by the transport on streams."""
+
+    name = "redis-stream"
+
+    @property
+    def url(self) -> str:
+        """The broker's database, by the scheme of the transport on streams."""
+        return super().url.replace("redis://", "redis-stream://")
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a stream."""
+        with contextlib.closing(self.client()) as client:
+            return Streams().waiting(client, [queue]).get(queue, 0)

@@ -1,0 +1,157 @@
+"""What was delivered and not acknowledged, and the acknowledgements on their way.
+
+Acknowledgements are sent for many at once: by whoever acknowledges when `ack_batch` of them have gathered, else by a
+thread after `ACK_SECONDS`. The thread also renews the consumer's life: it must go on while a pool of threads or a
+solo worker is busy with a task, and while Kombu's loop stands in a blocking read.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import redis
+from kombu.transport import virtual
+
+from dispatch.broker.redis_stream import wire
+from dispatch.broker.redis_stream.liveness import Liveness
+
+logger = logging.getLogger(__name__)
+
+ACK_SECONDS: Final = 0.05
+_ERRORS: Final = (OSError, redis.RedisError)
+
+
+class Acknowledgements:
+    """Entries that are done with, until the server knows it. For any thread."""
+
+    def __init__(self, streams: wire.Streams, client: Callable[[], redis.Redis], batch: int) -> None:
+        """Client gives one whose connections are not used for blocking reads."""
+        self._streams, self._client, self._batch = streams, client, batch
+        self._gathered: deque[wire.Entry] = deque()
+        self._sending = threading.Lock()
+        self.some = threading.Event()
+
+    def add(self, entry: wire.Entry) -> None:
+        """This one is done with."""
+        self._gathered.append(entry)
+        if len(self._gathered) >= self._batch:
+            self.send()
+        elif not self.some.is_set():
+            self.some.set()
+
+    def send(self) -> None:
+        """Tell the server of all that have gathered. What it may not have heard is told again by the next call."""
+        with self._sending:
+            self.some.clear()
+            batch: list[wire.Entry] = []
+            while self._gathered:
+                batch.append(self._gathered.popleft())
+            if not batch:
+                return
+            try:
+                self._streams.acknowledge(self._client(), batch)
+            except _ERRORS as error:
+                self._gathered.extendleft(reversed(batch))
+                self.some.set()
+                logger.debug("acknowledgements not sent", extra={"error": type(error).__name__})
+
+    def left(self) -> list[wire.Entry]:
+        """What could not be sent; it is nobody's from now on."""
+        with self._sending:
+            left = list(self._gathered)
+            self._gathered.clear()
+        return left
+
+
+class Keeper:
+    """The thread of one consumer: renews its life, and sends acknowledgements that do not fill a batch."""
+
+    def __init__(
+        self, liveness: Liveness, client: Callable[[], redis.Redis], acks: Acknowledgements, *, renew_seconds: float
+    ) -> None:
+        """Nothing is done before `start`."""
+        self._liveness, self._client, self._acks, self._renew_seconds = liveness, client, acks, renew_seconds
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="redis-stream-keeper", daemon=True)
+
+    @property
+    def started(self) -> bool:
+        """Whether it was started."""
+        return self._thread.ident is not None
+
+    def start(self) -> None:
+        """Begin, with the consumer known to be alive. Raises redis.RedisError."""
+        self._liveness.renew(self._client())
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon. Not waited for: a server that does not answer must not hold up a closing connection."""
+        self._stopping = True
+        self._acks.some.set()
+
+    def _loop(self) -> None:
+        renew_at = time.monotonic() + self._renew_seconds
+        while not self._stopping:
+            if self._acks.some.wait(timeout=max(0.0, renew_at - time.monotonic())) and not self._stopping:
+                time.sleep(ACK_SECONDS)
+                self._acks.send()
+            if time.monotonic() >= renew_at and not self._stopping:
+                renew_at = time.monotonic() + self._renewed()
+
+    def _renewed(self) -> float:
+        """Seconds until the next time; sooner when the server did not answer."""
+        try:
+            self._liveness.renew(self._client())
+        except _ERRORS as error:
+            logger.debug("consumer's life not renewed", extra={"error": type(error).__name__})
+            return min(1.0, self._renew_seconds)
+        return self._renew_seconds
+
+
+class QoS(virtual.QoS):
+    """Kombu's view: the prefetch, and what goes back when a channel closes."""
+
+    def ack(self, delivery_tag: str) -> None:
+        """Done with this one."""
+        super().ack(delivery_tag)
+        self.channel.acks.add(wire.entry_of(delivery_tag))
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Drop it, or put it at the end of its queue as a new entry. Raises redis.RedisError."""
+        if requeue:
+            message = self._delivered[delivery_tag]
+            self._put_back([(wire.entry_of(delivery_tag), message)])
+            self._quick_ack(delivery_tag)
+        else:
+            self.ack(delivery_tag)
+
+    def restore_unacked(self) -> list[tuple[BaseException, Any]]:
+        """Put everything back that was delivered and not acknowledged; what fails with what it failed by."""
+        self._flush()
+        held = [(wire.entry_of(tag), message) for tag, message in self._delivered.items()]
+        self._delivered.clear()
+        try:
+            if held:
+                self._put_back(held)
+        except _ERRORS as error:
+            # It is held by a consumer that ends: whoever finds it dead takes it over.
+            logger.debug("unacknowledged messages not put back", extra={"error": type(error).__name__})
+        return []
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """Kombu's hook for what comes back by itself: take over what dead consumers held."""
+        self.channel.take_over()
+
+    def _put_back(self, held: list[tuple[wire.Entry, Any]]) -> None:
+        entries = []
+        for entry, message in held:
+            payload = message.serializable()
+            payload["headers"]["redelivered"] = True
+            payload["properties"].get("delivery_info", {})["redelivered"] = True
+            entries.append((entry, payload))
+        self.channel.streams.put_back(self.channel.plain_client(), entries)
