@@ -15,12 +15,16 @@ from typing import Any, Final
 
 from kombu import Connection, Consumer
 
+from dispatch.broker import redis_stream  # noqa: F401  (makes redis-stream:// known)
 from dispatch.broker.port import BrokerAway, Delivery
+from tasks_app.messages.reports import broker_url
 from workers_app.execution.publisher import HEARTBEAT_PREFIX, HEARTBEAT_QUEUE, REPORT_QUEUE
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 15
+#: What a killed ingest held goes to another after so many seconds.
+REDIS_OPTIONS: Final = {"polling_interval": 1.0, "consumer_lease": 10.0}
 
 
 class KombuReports:
@@ -86,10 +90,10 @@ class KombuReports:
         if self._connection is not None:
             return self._connection
         connection = Connection(
-            self._url,
+            broker_url(self._url),
             connect_timeout=self._connect_seconds,
             heartbeat=HEARTBEAT_SECONDS,
-            transport_options={"polling_interval": 1.0} if not self._url.startswith("amqp") else {},
+            transport_options={} if self._url.startswith("amqp") else dict(REDIS_OPTIONS),
         )
         self._errors = (OSError, *connection.connection_errors, *connection.channel_errors)
         self._connection = connection

@@ -11,6 +11,9 @@ headers `{"key_id", "signature"}` over the body's bytes. Each report is a small 
 
 Times are epoch seconds on the database's clock: a worker knows its offset from the permits' answers, so a skewed host
 clock does not show. `result` is JSON text, so that nobody on the way parses it.
+
+On Redis reports go over a stream also where tasks go over lists: an ingest reads and acknowledges many at once, what a
+dead one held is not kept back for an hour, and the queue of heartbeats keeps its bound (`broker_url`).
 """
 
 from __future__ import annotations
@@ -31,6 +34,12 @@ QUEUE: Final = "status.update"
 
 class BadBatch(ValueError):
     """A batch that cannot be read or trusted as a whole."""
+
+
+def broker_url(url: str) -> str:
+    """Where reports go, given the broker of the tasks: workers and ingest must agree on it."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}-stream{separator}{rest}" if scheme in {"redis", "rediss"} else url
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from kombu import Connection, Exchange, Producer, Queue
 from dispatch.broker import Broker, BrokerAway, Delivery, from_url
 from dispatch.broker.memory import MemoryBroker
 from tasks_app.messages.execution import Execution, WireMessage, build, queue_for, verify
-from tasks_app.messages.reports import Batch, pack, unpack
+from tasks_app.messages.reports import Batch, broker_url, pack, unpack
 from tasks_app.messages.signing import KeyRing
 from tests.integration.domain import NOW
 from tests.servers.process import Server
@@ -96,7 +96,7 @@ class Bench:
         if self.memory is not None:
             self.memory.put_report("status.update", headers, body)
             return
-        with Connection(self.url) as connection:
+        with Connection(broker_url(self.url)) as connection:
             exchange = Exchange("signalbox", type="topic", durable=True)
             queue = Queue("status.update", exchange, routing_key="status.update.#", durable=True)
             Producer(connection).publish(

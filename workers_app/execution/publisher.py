@@ -123,7 +123,11 @@ class Publisher:
     def _publish(self, key: str, headers: dict[str, Any], body: bytes, delivery_mode: int) -> None:
         if self._producer is None:
             # With confirms publish returns when the broker has it.
-            self._connection = self._app.connection_for_write(heartbeat=0, transport_options={"confirm_publish": True})
+            self._connection = self._app.connection_for_write(
+                reports.broker_url(str(self._app.conf.broker_write_url)),
+                heartbeat=0,
+                transport_options={"confirm_publish": True},
+            )
             self._connection.ensure_connection(max_retries=1, timeout=5)
             self._producer = Producer(self._connection, auto_declare=False)
             for known in (REPORT_QUEUE, HEARTBEAT_QUEUE):
