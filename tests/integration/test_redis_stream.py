@@ -22,6 +22,7 @@ from dispatch.broker.redis_stream import wire
 from tests.processes import until
 from tests.servers.tcp_proxy import TcpProxy
 
+ROOT = Path(__file__).parents[2]
 LEASE = 1.5
 STREAMS = wire.Streams()
 
@@ -251,7 +252,7 @@ with Connection(url, transport_options={"consumer_lease": float(lease)}) as conn
 def consumer_process(url, queue, *, lease=LEASE, hold="none"):
     process = subprocess.Popen(
         [sys.executable, "-c", CONSUMER, url, queue.name, str(lease), hold],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT,
     )  # fmt: skip
     try:
         yield process
@@ -386,3 +387,44 @@ def test_a_server_that_is_not_there_is_an_error_of_the_connection():
         port = free.getsockname()[1]
     with pytest.raises(OperationalError), Connection(f"redis-stream://127.0.0.1:{port}/0") as connection:
         connection.ensure_connection(max_retries=1, timeout=2)
+
+
+# -- a Celery worker ---------------------------------------------------------------------------------------------------
+
+DRIVER = """
+import sys
+from tests.brokers.app import app
+what = sys.argv[1]
+if what == "ping":
+    sys.exit(0 if app.control.ping(timeout=2.0) else 1)
+with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+    for n in range(500):
+        app.send_task("drain.noop", [n], producer=producer)
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_celery_worker_of_each_pool_answers_drains_its_queue_and_ends(redis_server, pool):
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    environment["DRAIN_BROKER_URL"] = stream_url(redis_server).rsplit("/", 1)[0] + "/7"
+
+    def drive(what):
+        done = subprocess.run([sys.executable, "-c", DRIVER, what], env=environment, cwd=ROOT, timeout=60, check=False)
+        return done.returncode == 0
+
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "tests.brokers.app", "worker", "-P", pool, "-c", "2", "-l", "ERROR"],
+        env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        until(lambda: drive("ping"), "the worker to answer", 60)
+        assert drive("send")
+        with redis_server.client() as client:
+            client.select(7)
+            until(lambda: client.xlen(STREAMS.key("drain")) == 0, "everything is acknowledged", 30)
+        worker.terminate()
+        assert worker.wait(30) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
