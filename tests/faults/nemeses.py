@@ -94,11 +94,21 @@ def for_seconds(system: System, load: Load, seconds: float) -> None:
 
 @contextlib.contextmanager
 def stopped(system: System, role: Role, *, everything: bool) -> Iterator[None]:
-    """SIGSTOP for a role's main process, or for all of its family, while the block runs."""
+    """SIGSTOP for a role's main process, or for all of its family, while the block runs.
+
+    On SQLite not in the middle of a transaction of its: that would stop everybody else, too (`without_postgresql`).
+    """
     processes = role.family() if everything else role.family()[:1]
     fault = system.note("stop", pid=role.pid, main=role.pid, note=role.label)
-    system.signal_all(processes, signal.SIGSTOP)
     try:
+        for _ in range(20):
+            system.signal_all(processes, signal.SIGSTOP)
+            if system.database.writable():
+                break
+            system.signal_all(processes, signal.SIGCONT)
+            time.sleep(0.1)
+        else:
+            raise HarnessError(f"{role.label} holds the database whenever it is stopped")
         yield
     finally:
         system.signal_all(processes, signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -45,6 +46,18 @@ class Database:
             self.close()
             raise Away(str(error)) from error
 
+    def writable(self) -> bool:
+        """Whether somebody could write within a second. On SQLite one process at a time holds the lock of the file."""
+        if self.postgresql:
+            return True
+        with contextlib.closing(sqlite3.connect(self._path, timeout=1, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
+
     def close(self) -> None:
         """Drop the connection."""
         if self._connection is not None:
@@ -54,7 +67,11 @@ class Database:
     def _connect(self) -> Any:
         if self.postgresql:
             return psycopg.connect(self.url, autocommit=True, connect_timeout=2, options="-c statement_timeout=5s")
-        return sqlite3.connect(unquote(urlsplit(self.url).path)[1:], timeout=5, isolation_level=None)
+        return sqlite3.connect(self._path, timeout=5, isolation_level=None)
+
+    @property
+    def _path(self) -> str:
+        return unquote(urlsplit(self.url).path)[1:]
 
     # -- one round's rows, found by the names of its tasks ------------------------------------------------------
 
