@@ -104,6 +104,17 @@ def test_messages_come_in_order_and_nothing_is_left_of_them(server, queue):
         until(lambda: length(server, queue) == 0, "everything is acknowledged and gone")
 
 
+def test_each_call_without_an_event_loop_takes_one_message_and_waits_for_none_that_is_here(server, queue):
+    with connected(stream_url(server)) as connection:
+        publish(connection, queue, range(5))
+        taker = Taker(connection, queue)
+        for n in range(5):
+            connection.drain_events(timeout=15)
+            assert taker.numbers == list(range(n + 1))
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.1)
+
+
 def test_no_more_are_held_than_the_prefetch_allows_over_several_queues(server):
     queues = [Queue(f"q{uuid4().hex}", Exchange("", type="direct"), routing_key="") for _ in range(3)]
     with connected(stream_url(server)) as connection:

@@ -34,6 +34,23 @@ _left_over: dict[tuple[Any, ...], deque[wire.Entry]] = {}
 _left_over_lock = threading.Lock()
 
 
+class Poller(stock.MultiChannelPoller):
+    """Without an event loop one message for each call, as on other transports.
+
+    Callers count calls (Celery's `inspect` does). What a read brought beyond the first waits for the next ones.
+    """
+
+    def get(self, callback: Any, timeout: float | None = None) -> None:
+        """One message, at once where one is here. Raises Empty."""
+        if not any(channel.deliver_one() for channel in list(self._channels)):
+            super().get(callback, timeout)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether somebody called for one message; False in an event loop."""
+        return bool(self._in_protected_read)
+
+
 class Channel(stock.Channel):
     """A channel is one consumer of each of its queues' groups."""
 
@@ -195,7 +212,7 @@ class Channel(stock.Channel):
             self._in_poll = None
             self._flush_brpop_reauth()
         self._surplus.extend(self._entries(answer))
-        if not self._surplus:
+        if not self.deliver_one():
             raise Empty
         self._deliver_surplus()
         return True
@@ -213,12 +230,20 @@ class Channel(stock.Channel):
         most = self.qos.can_consume_max_estimate()
         return self.read_batch if most is None else min(self.read_batch, most - len(self._surplus))
 
-    def _deliver_surplus(self) -> None:
+    def deliver_one(self) -> bool:
+        """The next message that was read and not delivered; False when there is none, or the prefetch is full."""
         while self._surplus and self.qos.can_consume():
             queue, entry_id, fields = self._surplus.popleft()
             payload = self._payload(queue, entry_id, fields)
             if payload is not None:
                 self.connection._deliver(payload, queue)
+                return True
+        return False
+
+    def _deliver_surplus(self) -> None:
+        """As much as the prefetch allows, in an event loop; otherwise the callers take one after the other."""
+        while not self.connection.cycle.one_by_one and self.deliver_one():
+            pass
 
     def _payload(self, queue: str, entry_id: str, fields: Any) -> dict[str, Any] | None:
         """What Kombu delivers; None for an entry that is no message, or was deleted meanwhile: it is dropped."""
@@ -316,6 +341,11 @@ class Transport(stock.Transport):
 
     Channel = Channel
     driver_name = "redis-stream"
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        """As Kombu calls it."""
+        super().__init__(client, **kwargs)
+        self.cycle = Poller()
 
 
 class TlsTransport(Transport):
