@@ -153,6 +153,21 @@ def test_a_response_above_its_limit_fails_the_run_for_good(endless):
             until(server.hung_up.is_set, "the client hung up")
 
 
+def test_of_an_answer_that_fails_the_run_no_more_is_read_than_is_kept():
+    head = b"HTTP/1.1 503 Busy\r\nRetry-After: 9\r\nConnection: close\r\n\r\n"
+
+    def endless(_asked, connection, server):
+        connection.sendall(head)
+        while not server.over.is_set():
+            connection.sendall(b"busy" * 1000)
+
+    with serving(endless) as server:
+        with pytest.raises(HttpStatusUnexpected) as failed:
+            ask(server.url, response_bytes_max=20)
+        until(server.hung_up.is_set, "the client hung up")
+    assert (failed.value.retryable, failed.value.retry_after_seconds) == (True, 9.0)
+
+
 # -- statuses ---------------------------------------------------------------------------------------
 
 
@@ -579,6 +594,18 @@ def test_secrets_appear_in_no_result_error_or_log(status, caplog):
     assert "hush" not in seen
     assert "hush" not in str(job.chunks)
     assert "hush" not in caplog.text
+
+
+def test_a_secret_in_an_answer_that_is_no_http_is_hidden(caplog):
+    caplog.set_level(logging.DEBUG)
+
+    def answer(asked, connection, _server):
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{asked.headers['authorization']}\r\n\r\n".encode())
+
+    with serving(answer) as server:
+        with pytest.raises(HttpUnreachable, match="illegal header line") as failed:
+            ask(server.url, headers={"Authorization": "Bearer hush-token"})
+    assert "hush" not in str(failed.value) + caplog.text
 
 
 @pytest.mark.parametrize("apart", [0, 900])

@@ -192,16 +192,16 @@ class _Exchange:
                 finally:
                     response.close()
             except httpcore.TimeoutException as error:
-                raise HttpTimedOut(f"{where}: {error}") from None
+                raise HttpTimedOut(f"{where}: {self._reason(error)}") from None
             except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
-                raise HttpUnreachable(f"{where}: {error}") from None
+                raise HttpUnreachable(f"{where}: {self._reason(error)}") from None
             except (httpx.RemoteProtocolError, UnicodeError):
                 # The second for host names that its check of international ones does not expect.
                 raise HttpRedirectRefused(f"{where}: redirects to something that is no URL") from None
             except (httpcore.LocalProtocolError, httpcore.UnsupportedProtocol):
                 raise HttpNotSent(f"{where}: this cannot be sent as HTTP") from None
-            self._job.log("system", f"[{where}: {response.status_code}, goes on to {_origin(following.url)}]\n")
             request = self._next(request, following, where)
+            self._job.log("system", f"[{where}: {response.status_code}, goes on to {_origin(request.url)}]\n")
 
     def _first(self) -> httpx.Request:
         given = self._given
@@ -244,11 +244,12 @@ class _Exchange:
         return following
 
     def _concluded(self, response: httpx.Response, where: str) -> HttpResult:
-        body, size, truncated = self._read(response, where)
-        elapsed = time.monotonic() - self._began
         status = response.status_code
+        expected = has_status(self._given["expect_status"], status)
+        body, size, truncated = self._read(response, where, whole=expected)
+        elapsed = time.monotonic() - self._began
         self._job.log("system", f"[{where}: {status}, {size} bytes in {elapsed:.3f} s]\n")
-        if not has_status(self._given["expect_status"], status):
+        if not expected:
             retryable = has_status(self._given["retry_status"], status)
             # What the status means, not what the server says that it means.
             what = f"{status} {responses.get(status, '')}".strip()
@@ -266,16 +267,21 @@ class _Exchange:
         }
         return HttpResult(status, headers, body, size, truncated, self._redirects, round(elapsed, 3))
 
-    def _read(self, response: httpx.Response, where: str) -> tuple[str, int, bool]:
-        """The body as kept, its whole size, and whether something is missing. Raises HttpResponseTooLarge."""
+    def _read(self, response: httpx.Response, where: str, *, whole: bool) -> tuple[str, int, bool]:
+        """The body as kept, its size, and whether something is missing. Raises HttpResponseTooLarge.
+
+        whole: false for an answer that fails the run anyhow: then no more is read than is kept.
+        """
         most = self._given["response_bytes_max"]
         room = self._limits.body_bytes + _MARGIN_BYTES
         kept, size = bytearray(), 0
         for part in response.iter_raw():
             size += len(part)
-            if size > most:
-                raise HttpResponseTooLarge(f"{where}: {response.status_code} with more than {most} bytes")
             kept += part[: room - len(kept)]
+            if not whole and size > room:
+                break
+            if whole and size > most:
+                raise HttpResponseTooLarge(f"{where}: {response.status_code} with more than {most} bytes")
         text = self._hidden(_decoded(bytes(kept), response.headers.get("content-type", ""), final=size <= room))
         if size > room:
             # What could be the beginning of a secret.
@@ -283,6 +289,10 @@ class _Exchange:
         fitting = _fitting(text, self._limits.body_bytes)
         truncated = size > room or len(fitting) < len(text)
         return fitting + (f"\n[truncated: the body has {size} bytes]" if truncated else ""), size, truncated
+
+    def _reason(self, error: Exception) -> str:
+        """What an error says; it may hold what the server sent."""
+        return self._hidden(str(error))[:ERROR_BODY_CHARACTERS]
 
     def _hidden(self, text: str) -> str:
         """The text without the secrets that were sent: a server may repeat what it was told."""
