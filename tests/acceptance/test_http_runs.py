@@ -57,10 +57,19 @@ def test_a_request_to_a_forbidden_address_fails_for_good(installed):
     assert server.accepted == 0
 
 
-def test_a_running_request_is_cancelled(installed):
+#: What Flower asks a worker.
+ACTIVE = "from scheduler_project.celery import app; print(app.control.inspect(timeout=5, limit=2).active())"
+
+
+def test_a_running_request_shows_no_secret_and_is_cancelled(installed):
+    parameters = {"headers": {"Authorization": f"Bearer {TOKEN}"}}
     with serving(silent) as server:
-        run_id = running(installed, make(installed, executor="http", parameters={"url": server.url}, max_retries=3))
+        task = make(installed, executor="http", parameters=parameters | {"url": server.url}, max_retries=3)
+        run_id = running(installed, task)
         installed.wait_for(lambda: server.asked, "the request")
+        shown = installed.manage("shell", "--no-imports", "-c", ACTIVE).stdout
+        assert server.url in shown
+        assert TOKEN not in shown
         assert installed.raw("POST", f"/api/v1/runs/{run_id}/cancel").status == 202
         assert installed.finished(run_id)["status"] == "CANCELLED"
         installed.wait_for(server.hung_up.is_set, "the end of the connection", seconds=5)
