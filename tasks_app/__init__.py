@@ -9,7 +9,8 @@ Where things are, from the pure to the effectful:
 * `states`        the state diagram, once, as data; guards, docs, admin and property tests read it
 * `retry`         what follows an attempt that ended: again, final or quarantine, and how long to wait
 * `schedules`     schedule arithmetic: which instants are due
-* `parameters`    what an executor's parameters must look like; size and text rules
+* `parameters`    what every executor's parameters must look like; size and text rules. `shell_parameters` and
+                  `http_parameters` have what those executors need
 * `messages`      what goes over the broker: execution messages, reports, signatures
 * `models`, `querysets`   tables, constraints and every query
 * `lifecycle`     the sole writer of `TaskRun.status`; one module a verb

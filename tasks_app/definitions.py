@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from tasks_app import http_parameters, shell_parameters
 from tasks_app import parameters as rules
 from tasks_app.errors import InvalidTask
-from tasks_app.shell_parameters import check_parameters
 from tasks_app.text import Text
 
-EXECUTORS: Final = ("python", "shell")
+EXECUTORS: Final = ("python", "shell", "http")
 TIMEOUT_SECONDS_MAX: Final = 30 * 24 * 3600
 RETRIES_MAX: Final = 1000
 EVERY_SECONDS_MIN: Final = 1.0
@@ -177,7 +177,11 @@ def _python_problems(parameters: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-_CHECKS: Final = {"python": _python_problems, "shell": check_parameters}
+_CHECKS: Final = {
+    "python": _python_problems,
+    "shell": shell_parameters.check_parameters,
+    "http": http_parameters.check_parameters,
+}
 
 
 def _unknown_keys(parameters: Mapping[str, Any], known: set[str]) -> list[str]:

@@ -24,6 +24,7 @@ class Executor(models.TextChoices):
 
     PYTHON = "python", _("Python function")
     SHELL = "shell", _("shell command")
+    HTTP = "http", _("HTTP request")
 
 
 class Queue(models.Model):

@@ -6,7 +6,8 @@ A worker is a Celery worker (`celery.bin.worker`, unchanged) with these parts ar
 * `execution`        in the main process: verify messages, ask for their permits, hand them to the pool; the table of
                      what runs, the guardian, the lease, collecting and flushing outcomes;
                      in the pool child: register, begin, run the body, tell the outcome
-* `executors`        what a body can be: a registered Celery task, or a shell command under a supervisor
+* `executors`        what a body can be: a registered Celery task, a shell command under a supervisor, an HTTP request
+* `addresses`        where HTTP requests may go
 * `control_plane`    the port to the control plane and its adapters
 * `job`              the interface that a body sees: progress, cancel check, idempotency keys, logger
 * `heartbeat`        telemetry

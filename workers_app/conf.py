@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks_app.sections import accessor, require_positive
+from workers_app.addresses import AddressPolicy
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class WorkerSettings:
     report_flush_seconds: float = 0.1
     report_batch_max: int = 500
     log_bytes_max: int = 1024 * 1024
+    #: Where HTTP requests may go beside public addresses: networks, addresses and exact host names.
+    http_allow: Sequence[str] = ()
+    #: How much of an HTTP answer's body a run's result keeps.
+    http_body_bytes_max: int = 64 * 1024
+    #: Certificates of authorities (a PEM file) that HTTP requests trust beside the public ones.
+    http_authorities_file: str = ""
     #: Who asks for permits: "batched" is the worker's main process for many deliveries at once, "each" is the pool
     #: process for its own. Both start nothing without one; batched costs less a run.
     permits: str = "batched"
@@ -50,7 +57,12 @@ class WorkerSettings:
             "report_flush_seconds",
             "report_batch_max",
             "log_bytes_max",
+            "http_body_bytes_max",
         )
+        try:
+            AddressPolicy(self.http_allow)
+        except ValueError as error:
+            raise ValueError(f"http_allow: {error}") from None
         if self.lease_margin_seconds >= self.lease_seconds / 2:
             raise ValueError("lease_margin_seconds must be below half of lease_seconds")
         if self.permits not in ("batched", "each"):

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from tasks_app.http_parameters import without_secrets
 from tasks_app.messages.signing import KeyRing
 from tasks_app.parameters import canonical_json
 
@@ -30,6 +31,7 @@ HEADER: Final = "signalbox"
 SIGNATURE_HEADER: Final = "signalbox_signature"
 QUEUE_PREFIX: Final = "task.execution."
 SHELL_FUNCTION: Final = "signalbox.shell"
+HTTP_FUNCTION: Final = "signalbox.http"
 
 _ORIGIN: Final = f"signalbox@{socket.gethostname()}"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -112,6 +114,8 @@ def call_for(executor: str, parameters: Mapping[str, Any]) -> tuple[str, list[An
         return parameters["function"], list(parameters.get("args", [])), dict(parameters.get("kwargs", {}))
     if executor == "shell":
         return SHELL_FUNCTION, [], dict(parameters)
+    if executor == "http":
+        return HTTP_FUNCTION, [], dict(parameters)
     raise ValueError(f"unknown executor {executor!r}")
 
 
@@ -162,7 +166,8 @@ def build(run: Execution, ring: KeyRing, *, now: datetime, queue: str | None = N
         "root_id": message_id,
         "parent_id": None,
         "argsrepr": _shortened(repr(tuple(args))),
-        "kwargsrepr": _shortened(repr(kwargs)),
+        # Flower and whoever else listens to Celery's events sees these.
+        "kwargsrepr": _shortened(repr(without_secrets(kwargs) if run.executor == "http" else kwargs)),
         "origin": _ORIGIN,
         "ignore_result": True,
         "replaced_task_nesting": 0,

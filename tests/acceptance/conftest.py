@@ -27,7 +27,11 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         else:
             plain = request.getfixturevalue("redis_server").url
             broker = plain.replace("redis://", "redis-stream://").rsplit("/", 1)[0] + "/5"
-    with installation(folder, database, broker, SIGNALBOX_IMPORTS="tests.acceptance.jobs_of_tests") as made:
+    environment = {
+        "SIGNALBOX_IMPORTS": "tests.acceptance.jobs_of_tests",
+        "SIGNALBOX_WORKERS__HTTP_ALLOW": "127.0.0.1",
+    }
+    with installation(folder, database, broker, **environment) as made:
         made.start_all(dispatchers=2, ingests=2, workers=2)
         yield made
     if request.param == "postgresql+rabbitmq":

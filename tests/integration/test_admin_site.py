@@ -150,6 +150,7 @@ def test_a_task_is_made_by_the_service(client):
     [
         ({"parameters": '{"argv": []}'}, "parameters"),
         ({"parameters": '{"function": "demo.count_word"}', "executor": "python"}, "parameters"),
+        ({"parameters": '{"url": "ftp://example.org"}', "executor": "http"}, "parameters"),
         ({"every_seconds": "0.1"}, "every_seconds"),
         ({"every_seconds": "60", "run_at_0": "2090-01-01", "run_at_1": "00:00"}, "run_at"),
         ({"task_type": "No!"}, "task_type"),

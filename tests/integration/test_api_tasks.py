@@ -50,6 +50,24 @@ def test_a_slash_at_the_end_makes_no_difference(api):
     assert api("GET", f"tasks/{made.body['id']}/").status_code == 200
 
 
+def test_an_http_task_is_created_and_its_runs_parameters_are_checked_too(api):
+    parameters = {"url": "https://example.org/", "headers": {"X-A": "1"}}
+    made = api("POST", "tasks", SHELL | {"executor": "http", "parameters": parameters})
+    assert made.status_code == 201, made.body
+    run = api("POST", f"tasks/{made.body['id']}/trigger", {"parameters": {"headers": {"X-B": "2"}, "body": "text"}})
+    assert run.status_code == 201
+    assert TaskRun.objects.get().parameters == parameters | {"headers": {"X-A": "1", "X-B": "2"}, "body": "text"}
+    bad = api("POST", f"tasks/{made.body['id']}/trigger", {"parameters": {"url": "http://me:hush@example.org/"}})
+    assert (bad.status_code, bad.body["code"]) == (400, "run.invalid_parameters")
+    assert "hush" not in str(bad.body)
+
+
+def test_what_is_wrong_with_a_request_is_told_in_chinese_to_who_asks_for_it(api):
+    bad = {"executor": "http", "parameters": {"url": "https://example.org/", "headers": {"Host": "x"}}}
+    response = api("POST", "tasks", SHELL | bad, Accept_Language="zh-hans")
+    assert response.body["errors"][0]["message"] == "不能设置请求头“Host”"
+
+
 def test_an_interval_is_a_schedule_with_a_next_fire(api):
     made = api("POST", "tasks", SHELL | {"every_seconds": 60})
     assert made.body["every_seconds"] == 60
@@ -72,7 +90,8 @@ def test_a_one_off_time_is_kept_with_its_offset(api):
         ({"name": 5}, "name"),
         ({"description": "a\ud800"}, "description"),
         ({"description": 7}, "description"),
-        ({"executor": "http"}, "executor"),
+        ({"executor": "https"}, "executor"),
+        ({"executor": "http", "parameters": {"url": "ftp://example.org"}}, "parameters"),
         ({"executor": ["shell"]}, "executor"),
         ({"task_type": "Nope!"}, "task_type"),
         ({"timeout_seconds": -1}, "timeout_seconds"),

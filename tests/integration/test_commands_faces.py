@@ -90,6 +90,11 @@ def test_a_python_task_is_made_with_arguments_from_standard_input(manage):
         (("task", "create", "x", "--set", "oops"), 2, "FIELD=VALUE"),
         (("task", "create", "x", "--executor", "shell", "--parameters", "{"), 2, "not JSON"),
         (("task", "create", "x", "--executor", "shell", "--parameters", "@/no/such"), 2, "No such file"),
+        (
+            ("task", "create", "x", "--executor", "http", "--parameters", '{"url": "file:///"}'),
+            1,
+            "http:// or https://",
+        ),
         (("task", "create", "nightly", "--command", "ls"), 1, "exists already"),
         (("task", "trigger", "nightly", "--parameters", '{"argv": []}'), 1, "parameters"),
         (("task", "show", "a\x00b"), 1, "there is no task"),

@@ -26,7 +26,7 @@ def test_a_good_definition_has_no_problems():
     [
         ("name", ""), ("name", "   "), ("name", "a\x00b"), ("name", "x" * 5000), ("name", "\ud800"), ("name", None),
         ("task_type", "With Space"), ("task_type", "a.b"), ("task_type", ""), ("task_type", "x" * 51),
-        ("executor", "http"), ("executor", "nonsense"),
+        ("executor", "https"), ("executor", "nonsense"),
         ("timeout_seconds", 0), ("timeout_seconds", -1), ("timeout_seconds", 1.5), ("timeout_seconds", True),
         ("max_retries", -1), ("priority", 10), ("priority", -1), ("quarantine_after", 0),
         ("retry_delay_seconds", -1), ("retry_delay_seconds", float("nan")), ("retry_delay_cap_seconds", 1),

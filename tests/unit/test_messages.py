@@ -54,6 +54,15 @@ def test_a_shell_run_is_a_call_of_the_shell_function():
     assert body_of(message)[:2] == [[], {"argv": ["true"]}]
 
 
+def test_an_http_run_is_a_call_of_the_http_function_and_shows_no_secret_to_those_who_watch():
+    parameters = {"url": "https://example.org/a?key=hush", "headers": {"Authorization": "Bearer hush"}, "body": "hush"}
+    message = build(execution(executor="http", parameters=parameters), RING, now=NOW)
+    assert message.headers["task"] == "signalbox.http"
+    assert body_of(message)[:2] == [[], parameters]
+    assert "hush" not in json.dumps(message.headers)
+    assert "example.org/a" in message.headers["kwargsrepr"]
+
+
 def test_each_dispatch_has_its_own_celery_id_that_does_not_tell_its_token():
     first, second = (build(execution(token=uuid.UUID(int=n)), RING, now=NOW) for n in (1, 2))
     assert first.headers["id"] != second.headers["id"]

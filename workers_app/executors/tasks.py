@@ -6,8 +6,10 @@ from typing import Any
 
 from celery import shared_task
 
-from tasks_app.messages.execution import SHELL_FUNCTION
+from tasks_app.messages.execution import HTTP_FUNCTION, SHELL_FUNCTION
+from workers_app.addresses import AddressPolicy
 from workers_app.conf import conf
+from workers_app.executors.http import HttpLimits, run_http
 from workers_app.executors.limits import ShellLimits
 from workers_app.executors.shell import run_shell
 from workers_app.job import current_job
@@ -27,5 +29,21 @@ def shell(**parameters: Any) -> dict[str, Any]:
         parameters,
         job=job,
         limits=ShellLimits(log_bytes=settings.log_bytes_max, stop_grace_seconds=settings.stop_grace_seconds),
+    )
+    return result.as_json()
+
+
+@shared_task(name=HTTP_FUNCTION)
+def http(**parameters: Any) -> dict[str, Any]:
+    """Make an HTTP request; only for a run that holds a permit, as above."""
+    job = current_job()
+    if not job.managed:
+        raise PermissionError("HTTP requests are made only with a permit")
+    settings = conf()
+    result = run_http(
+        parameters,
+        job=job,
+        policy=AddressPolicy(settings.http_allow),
+        limits=HttpLimits(body_bytes=settings.http_body_bytes_max, authorities_file=settings.http_authorities_file),
     )
     return result.as_json()

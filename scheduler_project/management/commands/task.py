@@ -22,7 +22,7 @@ def _reference(parser: CommandParser) -> None:
 
 
 def _fields(parser: CommandParser) -> None:
-    parser.add_argument("--executor", help=_("python or shell"))
+    parser.add_argument("--executor", help=_("python, shell or http"))
     parser.add_argument("--parameters", type=face.json_value, metavar="JSON", help=_("of the executor; @file, -"))
     parser.add_argument("--function", metavar="NAME", help=_("python: the registered function"))
     parser.add_argument("--command", metavar="TEXT", help=_("shell: a command line for the shell"))
