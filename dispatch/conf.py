@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tasks_app.messages.compression import ABOVE_BYTES
 from tasks_app.sections import accessor, require_positive
 
 
@@ -24,6 +25,8 @@ class DispatchSettings:
     #: How long past its deadline an attempt may be before the reaper asks for a stop.
     deadline_grace_seconds: float = 5.0
     publish_confirm_seconds: float = 10.0
+    #: Messages that are larger than this are compressed (zstd); 0: none.
+    compress_above_bytes: int = ABOVE_BYTES
     #: quorum or classic; RabbitMQ only.
     queue_type: str = "classic"
     ingest_batch_max: int = 1000
@@ -47,6 +50,8 @@ class DispatchSettings:
             "ingest_linger_seconds",
             "ingest_prefetch",
         )
+        if self.compress_above_bytes < 0:
+            raise ValueError("compress_above_bytes must be 0 or more")
         if self.queue_type not in {"classic", "quorum"}:
             raise ValueError('queue_type must be "classic" or "quorum"')
 

@@ -73,7 +73,10 @@ def check_database() -> None:
 
 def _broker() -> Broker:
     section = conf()
-    return from_url(settings.BROKER_URL, confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type)
+    return from_url(
+        settings.BROKER_URL, confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type,
+        compress_above_bytes=section.compress_above_bytes,
+    )  # fmt: skip
 
 
 def _check(condition: Callable[[], bool]) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tasks_app.messages.compression import ABOVE_BYTES
 from tasks_app.sections import accessor, require_positive
 from workers_app.addresses import AddressPolicy
 
@@ -29,6 +30,8 @@ class WorkerSettings:
     stop_grace_seconds: float = 1.0
     report_flush_seconds: float = 0.1
     report_batch_max: int = 500
+    #: Batches of reports that are larger than this are compressed (zstd); 0: none.
+    compress_above_bytes: int = ABOVE_BYTES
     log_bytes_max: int = 1024 * 1024
     #: Where HTTP requests may go beside public addresses: networks, addresses and exact host names.
     http_allow: Sequence[str] = ()
@@ -65,6 +68,8 @@ class WorkerSettings:
             raise ValueError(f"http_allow: {error}") from None
         if self.lease_margin_seconds >= self.lease_seconds / 2:
             raise ValueError("lease_margin_seconds must be below half of lease_seconds")
+        if self.compress_above_bytes < 0:
+            raise ValueError("compress_above_bytes must be 0 or more")
         if self.permits not in ("batched", "each"):
             raise ValueError('permits must be "batched" or "each"')
         if self.renewals_per_lease < 3:

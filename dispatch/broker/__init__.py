@@ -17,23 +17,32 @@ suite runs over all of them.
 """
 
 from dispatch.broker.port import Broker, BrokerAway, Delivery, ReportSource
+from tasks_app.messages.compression import ABOVE_BYTES
 
 __all__ = ["Broker", "BrokerAway", "Delivery", "ReportSource", "from_url"]
 
 
-def from_url(url: str, *, confirm_seconds: float = 10.0, queue_type: str = "classic") -> Broker:
+def from_url(
+    url: str,
+    *,
+    confirm_seconds: float = 10.0,
+    queue_type: str = "classic",
+    compress_above_bytes: int = ABOVE_BYTES,
+) -> Broker:
     """The adapter for a broker's URL. Raises ValueError for a scheme that none knows."""
     scheme = url.partition(":")[0]
     if scheme in {"amqp", "amqps", "pyamqp"}:
         from dispatch.broker.amqp import AmqpBroker
 
-        return AmqpBroker(url, confirm_seconds=confirm_seconds, queue_type=queue_type)
+        return AmqpBroker(
+            url, confirm_seconds=confirm_seconds, queue_type=queue_type, compress_above_bytes=compress_above_bytes
+        )
     if scheme in {"redis", "rediss", "valkey"}:
         from dispatch.broker.redis import RedisBroker
 
-        return RedisBroker(url, timeout_seconds=confirm_seconds)
+        return RedisBroker(url, timeout_seconds=confirm_seconds, compress_above_bytes=compress_above_bytes)
     if scheme in {"redis-stream", "rediss-stream"}:
         from dispatch.broker.redis import RedisStreamBroker
 
-        return RedisStreamBroker(url, timeout_seconds=confirm_seconds)
+        return RedisStreamBroker(url, timeout_seconds=confirm_seconds, compress_above_bytes=compress_above_bytes)
     raise ValueError(f'no adapter for the broker scheme "{scheme}"; use amqp://, redis:// or redis-stream://')

@@ -24,6 +24,7 @@ from kombu import Connection
 from dispatch.broker.port import BrokerAway, ReportSource
 from dispatch.broker.reports import KombuReports
 from tasks_app.crashpoints import reach
+from tasks_app.messages.compression import packed
 from tasks_app.messages.execution import WireMessage
 
 logger = logging.getLogger(__name__)
@@ -70,9 +71,11 @@ class AmqpBroker:
     """`Broker` on RabbitMQ. Not for several threads at once."""
 
     def __init__(
-        self, url: str, *, confirm_seconds: float = 10.0, queue_type: str = "classic", connect_seconds: float = 3.0
-    ) -> None:
+        self, url: str, *, confirm_seconds: float = 10.0, queue_type: str = "classic", connect_seconds: float = 3.0,
+        compress_above_bytes: int = 0,
+    ) -> None:  # fmt: skip
         """confirm_seconds bounds each write and the wait for a batch's confirms. Connects at the first call."""
+        self._compress_above_bytes = compress_above_bytes
         self._url = url
         self._confirm_seconds = confirm_seconds
         self._connect_seconds = connect_seconds
@@ -179,16 +182,17 @@ class AmqpBroker:
         return self._channel
 
     def _send(self, message: WireMessage) -> None:
+        body, how = packed(message.body.encode("utf-8", "surrogatepass"), self._compress_above_bytes)
         self._channel.send_method(
             spec.Basic.Publish,
             _PUBLISH_ARGUMENTS,
             (0, "", message.queue, True, False),
             amqp.Message(
-                message.body,
+                body,
                 channel=None,
                 content_type="application/json",
                 content_encoding="utf-8",
-                application_headers=message.headers,
+                application_headers=message.headers | how,
                 **message.properties,
             ),
         )

@@ -25,6 +25,7 @@ from dispatch.broker.port import BrokerAway, ReportSource
 from dispatch.broker.redis_stream.wire import Streams
 from dispatch.broker.reports import KombuReports
 from tasks_app.crashpoints import reach
+from tasks_app.messages.compression import packed
 from tasks_app.messages.execution import WireMessage
 
 logger = logging.getLogger(__name__)
@@ -35,11 +36,14 @@ _ERRORS: tuple[type[BaseException], ...] = (OSError, redis.RedisError)
 class RedisBroker:
     """`Broker` on Redis. Not for several threads at once."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 10.0, connect_seconds: float = 3.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float = 10.0, connect_seconds: float = 3.0, compress_above_bytes: int = 0
+    ) -> None:
         """timeout_seconds bounds each command. Nothing connects before the first call."""
         self._url = url
         self._timeout_seconds = timeout_seconds
         self._connect_seconds = connect_seconds
+        self._compress_above_bytes = compress_above_bytes
         self._client: redis.Redis | None = None
         self._available = True
 
@@ -57,7 +61,7 @@ class RedisBroker:
         try:
             client = self._connected()
             for index, (queue, batch) in enumerate(by_queue.items()):
-                self._push(client, queue, [wire_text(message) for message in batch])
+                self._push(client, queue, [wire_text(message, self._compress_above_bytes) for message in batch])
                 if index == 0:
                     reach("publish.after_first")
                 taken = {id(message) for message in batch}
@@ -145,8 +149,9 @@ class RedisStreamBroker(RedisBroker):
         return self._streams.waiting(client, names)
 
 
-def wire_text(message: WireMessage) -> str:
+def wire_text(message: WireMessage, compress_above_bytes: int = 0) -> str:
     """The message as kombu's Redis transport writes it."""
+    body, how = packed(message.body.encode("utf-8", "surrogatepass"), compress_above_bytes)
     properties = {
         **message.properties,
         "delivery_info": {"exchange": "", "routing_key": message.queue},
@@ -155,10 +160,10 @@ def wire_text(message: WireMessage) -> str:
     }
     return json.dumps(
         {
-            "body": base64.b64encode(message.body.encode("utf-8", "surrogatepass")).decode("ascii"),
+            "body": base64.b64encode(body).decode("ascii"),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers,
+            "headers": message.headers | how,
             "properties": properties,
         },
         separators=(",", ":"),

@@ -18,6 +18,7 @@ from kombu import Connection, Exchange, Producer, Queue
 
 from dispatch.broker import Broker, BrokerAway, Delivery, from_url
 from dispatch.broker.memory import MemoryBroker
+from tasks_app.messages.compression import packed
 from tasks_app.messages.execution import Execution, WireMessage, build, queue_for, verify
 from tasks_app.messages.reports import Batch, broker_url, pack, unpack
 from tasks_app.messages.signing import KeyRing
@@ -151,8 +152,12 @@ def test_what_is_published_is_read_back_whole_and_in_order_by_a_stock_consumer(b
 def test_a_large_message_passes(bench: Bench):
     [sent] = bench.messages(1, text="x" * 250_000)
     assert bench.broker.publish([sent]) == []
-    [(_, body)] = bench.taken(1)
+    [(headers, body)] = bench.taken(1)
     assert len(body[0][1]["text"]) == 250_000
+    if bench.memory is None:
+        assert headers["compression"] == "application/zstd"
+    ticket = verify(headers, headers["task"], body[0], body[1], bench.queue, RING)
+    assert ticket.run_id == sent.run_id
 
 
 def test_depths_count_what_waits_and_leave_out_queues_that_do_not_exist(bench: Bench):
@@ -215,6 +220,22 @@ def received(source: Any, count: int, seconds: float = 10) -> list[Delivery]:
         got += source.receive(0.5)
     assert len(got) == count
     return got
+
+
+def test_a_compressed_batch_of_reports_is_read_as_it_was_signed(bench: Bench):
+    headers, body = pack(Batch("w1", "i1", [{"kind": "log", "text": "x" * 100_000, "n": bench.task_type}]), RING)
+    small, how = packed(body, 16 * 1024)
+    assert len(small) < len(body) / 10
+    source = bench.broker.reports(prefetch=10)
+    source.receive(0.1)
+    if bench.memory is None:
+        bench.send_report(small, headers | how)
+    else:
+        bench.send_report(body, headers)
+    [got] = received(source, 1)
+    assert unpack(got.headers, got.body, RING).reports[0]["n"] == bench.task_type
+    source.acknowledge([got])
+    source.close()
 
 
 def test_a_source_whose_broker_is_away_says_so_and_goes_on_later(bench: Bench):

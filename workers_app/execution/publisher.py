@@ -17,6 +17,7 @@ from kombu import Connection, Exchange, Producer, Queue
 
 from tasks_app.crashpoints import reach
 from tasks_app.messages import reports
+from tasks_app.messages.compression import packed
 from tasks_app.messages.signing import KeyRing
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outbox import Outbox
@@ -38,11 +39,12 @@ class Publisher:
 
     def __init__(
         self, app: Celery, outbox: Outbox, identity: SharedIdentity, ring: KeyRing, *, flush_seconds: float,
-        batch_max: int,
+        batch_max: int, compress_above_bytes: int = 0,
     ) -> None:  # fmt: skip
         """Nothing is opened before `start`."""
         self._app, self._outbox, self._identity, self._ring = app, outbox, identity, ring
         self._flush_seconds, self._batch_max = flush_seconds, batch_max
+        self._compress_above_bytes = compress_above_bytes
         self._heartbeats: deque[dict[str, Any]] = deque(maxlen=1)
         self._connection: Connection | None = None
         self._producer: Producer | None = None
@@ -113,7 +115,8 @@ class Publisher:
                 headers, body = reports.pack_encoded(
                     self._identity.worker_id, str(self._identity.incarnation_id), payloads, self._ring
                 )
-                self._publish(reports.routing_key(self._identity.worker_id), headers, body, 2)
+                body, how = packed(body, self._compress_above_bytes)
+                self._publish(reports.routing_key(self._identity.worker_id), headers | how, body, 2)
             except BaseException:
                 self._outbox.unpublished(nonces, payloads)
                 raise
