@@ -8,7 +8,7 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-from django.conf import settings
+from workers_app.celery_app import broker_url
 
 TRUST_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 0.5
@@ -20,7 +20,7 @@ _seen: dict[tuple[str, int], tuple[float, bool]] = {}
 
 def unreachable() -> str | None:
     """The broker's address if nobody accepts connections there, else None. An answer is trusted for some seconds."""
-    parts = urlsplit(settings.BROKER_URL)
+    parts = urlsplit(broker_url())
     address = (parts.hostname or "127.0.0.1", parts.port or _PORTS.get(parts.scheme, 5672))
     with _lock:
         at, accepts = _seen.get(address, (float("-inf"), True))
