@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import Celery, signals
 
-from workers_app import celery_signals
+from workers_app import celery_signals, stray_workers
 from workers_app.conf import conf
 from workers_app.event_pace import EventPace
 from workers_app.execution.reception import DeskAtLoop
@@ -31,5 +31,6 @@ def connect(app: Celery) -> None:
 
     app.conf.imports = list(dict.fromkeys([*_MODULES, *conf().imports, *(app.conf.imports or ())]))
     app.steps["consumer"].update((EventPace, DeskAtLoop))
+    stray_workers.allow()
     for name in CONNECTED:
         getattr(signals, name).connect(getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}")

@@ -167,6 +167,23 @@ def test_commands_for_people_and_pages_in_its_admin_come_with_two_more_apps(shop
     assert "[200, 200, 200]" in shop.manage("shell", "-v0", "-c", pages, SHOP_FACES="1")
 
 
+def test_a_plain_celery_worker_takes_the_shops_queues_and_not_the_platforms(shop: Shop):
+    celery = [sys.executable, "-m", "celery", "-A", "shop", "worker", "--pool=solo", "-l", "INFO"]
+    done = subprocess.run(
+        [*celery, "-Q", "task.execution.default,shop"], cwd=SHOP, env=shop.environment, capture_output=True, text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "only manage.py run_worker may take runs from task.execution.default" in done.stderr
+    with open(shop.folder / "celery.log", "ab") as log:
+        shop.roles["celery"] = subprocess.Popen(
+            celery, cwd=SHOP, env=shop.environment, stdout=log, stderr=log, start_new_session=True
+        )
+    leash.hold(shop.roles["celery"].pid)
+    shop.manage("shell", "-v0", "-c", "from shop.celery import ping; ping.delay('plain')")
+    until(lambda: "'text': 'plain'" in (shop.folder / "celery.log").read_text(), "the plain task to run", 30)
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
