@@ -138,6 +138,7 @@ def test_its_tasks_run_through_the_platform_as_they_are(shop: Shop):
     assert shop.standalone("migrate", "-v0") == 0
     assert shop.standalone(*command) == 0, shop.logs()
     assert shop.rows("SELECT receipt FROM orders_order") == [("Dearest Ada, thank you.",)]
+    assert '"well": true' in shop.manage("doctor", "--json", SHOP_FACES="1")
 
 
 def test_its_checks_are_clean_with_and_without_the_platforms_faces(shop: Shop):
