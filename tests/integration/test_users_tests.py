@@ -304,6 +304,7 @@ def test_what_never_comes_to_rest_is_told(platform, monkeypatch):
 def test_nothing_of_it_stays_behind(db):
     task = current_app.tasks["users.add"]
     before, open_before = dict(vars(task)), set(os.listdir("/proc/self/fd"))
+    assert "replace" not in before
     with Platform() as platform:
         platform.define("sum", "users.add", kwargs={"a": 1, "b": 1})
         platform.finish(platform.trigger("sum"))
