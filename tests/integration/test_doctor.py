@@ -96,6 +96,13 @@ def test_a_broker_is_tried_with_the_address_that_dispatchers_use(settings, valke
     assert codes(Broker()) == ["broker.unknown"]
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("redis-stream", 6379), ("rediss-stream", 6379), ("amqps", 5671)])
+def test_an_address_without_a_port_is_looked_at_where_its_scheme_says(settings, monkeypatch, scheme, port):
+    settings.BROKER_URL = f"{scheme}://nobody.invalid"
+    monkeypatch.setattr(broker_probe, "_accepts", lambda _address: False)
+    assert broker_probe.unreachable() == f"nobody.invalid:{port}"
+
+
 def test_a_cache_that_is_away_or_forgets_is_an_error(settings, redis_server):
     redis = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_server.url}
     settings.CACHES = {"default": redis}
