@@ -168,6 +168,40 @@ def test_commands_for_people_and_pages_in_its_admin_come_with_two_more_apps(shop
     assert "[200, 200, 200]" in shop.manage("shell", "-v0", "-c", pages, SHOP_FACES="1")
 
 
+ITS_OWN_TEST = """
+import pytest
+
+from orders.models import Order
+
+pytest_plugins = ["dispatch.pytest_plugin"]
+
+
+@pytest.mark.parametrize("_again", [1, 2])
+def test_an_order_is_charged_although_the_bank_is_busy(platform, _again):
+    order = Order.objects.create(customer="Ada")
+    platform.define("charge", "orders.tasks.charge", args=[order.pk], max_retries=1)
+    run = platform.trigger("charge")
+    platform.run_until_idle()
+    order.refresh_from_db()
+    assert (run.status, run.outcomes, run.result) == ("COMPLETED", ["FAILED", "COMPLETED"], 2)
+    assert order.paid_at
+"""
+
+
+def test_its_own_tests_need_no_servers(shop: Shop):
+    (shop.folder / "test_shop.py").write_text(ITS_OWN_TEST)
+    nobody = {
+        "PYTHONPATH": f"{ROOT}:{SHOP}",
+        "DJANGO_SETTINGS_MODULE": "shop.settings",
+        "SHOP_BROKER": "redis://nobody",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "test_shop.py"], cwd=shop.folder,
+        env=shop.environment | nobody, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_a_plain_celery_worker_takes_the_shops_queues_and_not_the_platforms(shop: Shop):
     celery = [sys.executable, "-m", "celery", "-A", "shop", "worker", "--pool=solo", "-l", "INFO"]
     done = subprocess.run(
