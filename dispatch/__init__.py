@@ -9,6 +9,8 @@
 * `reaper`       compares the truth with leases: not permitted in time, lease over, past the deadline
 * `ingest`       reports and heartbeats in batches into the database; any number of these run at once
 * `control`      quick messages to workers (cancel, drain); the fact is in the database already
+* `doctor`       what is wrong with an installation, one check a module
+* `testing`      all of it in one process and on a clock that stands still, for users' tests
 
 No leader is elected: row locks and UNIQUE constraints decide. A dispatcher may be stopped at any line; what it had
 claimed comes back when its permit deadline passes.

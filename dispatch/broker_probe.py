@@ -8,11 +8,14 @@ import time
 from typing import Final
 from urllib.parse import urlsplit
 
-from django.conf import settings
+from workers_app.celery_app import broker_url
 
 TRUST_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 0.5
-_PORTS: Final = {"amqp": 5672, "pyamqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "valkey": 6379}
+_PORTS: Final = {
+    "amqp": 5672, "pyamqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "valkey": 6379, "redis-stream": 6379,
+    "rediss-stream": 6379,
+}  # fmt: skip
 
 _lock = threading.Lock()
 _seen: dict[tuple[str, int], tuple[float, bool]] = {}
@@ -20,7 +23,7 @@ _seen: dict[tuple[str, int], tuple[float, bool]] = {}
 
 def unreachable() -> str | None:
     """The broker's address if nobody accepts connections there, else None. An answer is trusted for some seconds."""
-    parts = urlsplit(settings.BROKER_URL)
+    parts = urlsplit(broker_url())
     address = (parts.hostname or "127.0.0.1", parts.port or _PORTS.get(parts.scheme, 5672))
     with _lock:
         at, accepts = _seen.get(address, (float("-inf"), True))

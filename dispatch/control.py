@@ -7,17 +7,24 @@ nothing here raises.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
-from django.conf import settings
 from kombu import Connection
 from kombu.pidbox import Mailbox
+
+from workers_app.celery_app import broker_url
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS: Final = 1.0
 SOCKET_SECONDS: Final = 2.0
+
+#: (worker id, command, arguments)
+Message = tuple[str, str, dict[str, Any]]
+
+_diverted_to: Callable[[Collection[Message]], None] | None = None
 
 #: Where Celery's workers listen (`control_exchange`, its default).
 _MAILBOX: Final = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
@@ -58,17 +65,32 @@ def resume(worker_id: str) -> None:
     _send([(worker_id, "task.control.resume", {})])
 
 
-def _send(messages: Collection[tuple[str, str, dict[str, Any]]]) -> None:
+@contextmanager
+def diverted(to: Callable[[Collection[Message]], None]) -> Iterator[None]:
+    """Messages go there and not to the broker for as long as this lasts: a test must not reach anybody's workers."""
+    global _diverted_to
+    before, _diverted_to = _diverted_to, to
+    try:
+        yield
+    finally:
+        _diverted_to = before
+
+
+def _send(messages: Collection[Message]) -> None:
     if not messages:
         return
-    amqp = settings.BROKER_URL.startswith(("amqp", "pyamqp"))
+    if _diverted_to is not None:
+        _diverted_to(messages)
+        return
+    url = broker_url()
+    amqp = url.startswith(("amqp", "pyamqp"))
     timeouts = (
         {"read_timeout": SOCKET_SECONDS, "write_timeout": SOCKET_SECONDS}
         if amqp
         else {"socket_timeout": SOCKET_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
     )
     try:
-        with Connection(settings.BROKER_URL, connect_timeout=CONNECT_SECONDS, transport_options=timeouts) as connection:
+        with Connection(url, connect_timeout=CONNECT_SECONDS, transport_options=timeouts) as connection:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
             bound = _MAILBOX(connection)
             for worker_id, command, arguments in messages:

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from django.db import connections
 
 from dispatch.broker import Broker, from_url
@@ -17,6 +16,7 @@ from dispatch.reaper import Reaper
 from tasks_app import planner
 from tasks_app.clock import clock
 from tasks_app.process_health import Check, serve
+from workers_app.celery_app import broker_url
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def check_database() -> None:
 def _broker() -> Broker:
     section = conf()
     return from_url(
-        settings.BROKER_URL, confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type,
+        broker_url(), confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type,
         compress_above_bytes=section.compress_above_bytes,
     )  # fmt: skip
 

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from django.conf import settings
 from django.core.cache import cache
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from workers_app.celery_app import broker_url
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,9 @@ def check_broker() -> None:
     from kombu import Connection
 
     timeout = {"socket_connect_timeout": BROKER_TIMEOUT_SECONDS, "socket_timeout": BROKER_TIMEOUT_SECONDS}
-    options = {} if settings.BROKER_URL.startswith("amqp") else timeout
-    with Connection(settings.BROKER_URL, connect_timeout=BROKER_TIMEOUT_SECONDS, transport_options=options) as broker:
+    url = broker_url()
+    options = {} if url.startswith("amqp") else timeout
+    with Connection(url, connect_timeout=BROKER_TIMEOUT_SECONDS, transport_options=options) as broker:
         broker.ensure_connection(max_retries=1, timeout=BROKER_TIMEOUT_SECONDS, interval_start=0)
         if broker.transport.driver_type != "redis":
             return

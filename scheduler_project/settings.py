@@ -160,11 +160,13 @@ if _jobs.is_dir():
     # Each module of the jobs folder is a module of tasks: `jobs/reports.py` is imported as `jobs.reports`.
     sys.path.insert(0, str(_jobs.parent)) if str(_jobs.parent) not in sys.path else None
     _modules += [f"{_jobs.name}.{path.stem}" for path in sorted(_jobs.glob("*.py")) if path.stem.isidentifier()]
+_workers.setdefault("celery_app", "scheduler_project.celery.app")
 _workers["imports"] = tuple(dict.fromkeys(["scheduler_project.demo", *_modules]))
 SIGNALBOX: dict[str, dict[str, Any]] = {
     "tasks": _tasks,
     "workers": _workers,
     "dispatch": section_values(CONFIG, "dispatch", DispatchSettings),
+    "health": {"host": CONFIG.health_host, "port": CONFIG.health_port},
 }
 
 LOGGING_CONFIG = "scheduler_project.observability.configure_logging"

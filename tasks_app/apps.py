@@ -10,3 +10,7 @@ class TasksConfig(AppConfig):
     name = "tasks_app"
     verbose_name = _("Tasks")
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register system checks."""
+        from tasks_app import checks  # noqa: F401

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from tasks_app.sections import accessor, require_positive
 
 
+def _derived_keys() -> dict[str, str]:
+    """One key that every process of a Django project has, and nobody who does not know its SECRET_KEY."""
+    from django.utils.crypto import salted_hmac
+
+    return {"default": salted_hmac("signalbox", "messages", algorithm="sha256").hexdigest()}
+
+
 @dataclass(frozen=True)
 class TaskSettings:
     """Everything that the task domain can be told."""
@@ -26,8 +33,9 @@ class TaskSettings:
     retry_delay_cap_seconds: float = 3600.0
     #: Worker or child deaths that one run may cause before it is set aside for a person.
     quarantine_after: int = 3
-    #: id -> secret; messages are signed with `signing_key_id` and accepted under every key listed here.
-    signing_keys: Mapping[str, str] = field(default_factory=dict)
+    #: id -> secret; messages are signed with `signing_key_id` and accepted under every key listed here. Without any,
+    #: one is derived from Django's SECRET_KEY: give keys of your own to rotate them one by one.
+    signing_keys: Mapping[str, str] = field(default_factory=_derived_keys)
     signing_key_id: str = "default"
 
     def __post_init__(self) -> None:

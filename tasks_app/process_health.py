@@ -12,16 +12,34 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from django.conf import settings
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from tasks_app.sections import accessor
 
 logger = logging.getLogger(__name__)
 
 LIVE_SECONDS: Final = 30.0
 
 Check = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class HealthSettings:
+    """Configuration section "health": where a role says how it is; port 0 is nowhere."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no socket could be bound to."""
+        if not 0 <= self.port <= 65535:
+            raise ValueError("port must be 0 to 65535")
+
+
+conf = accessor(HealthSettings, "health")
 
 
 class LoopBeat:
@@ -67,14 +85,14 @@ def serve(
 ) -> HealthServer | None:
     """Start the server. checks: name -> function that raises when something is wrong.
 
-    Without `port` it listens where `settings.CONFIG` says (health_host, health_port), and nowhere, answering None, when
-    that port is 0. Raises OSError for a busy port.
+    Without `port` it listens where the section "health" says, and nowhere, answering None, when that port is 0. Raises
+    OSError for a busy port.
     """
     if port is None:
-        config = settings.CONFIG
-        if config.health_port == 0:
+        section = conf()
+        if section.port == 0:
             return None
-        host, port = config.health_host, config.health_port
+        host, port = section.host, section.port
 
     class Handler(http.server.BaseHTTPRequestHandler):
         server_version = "signalbox"

@@ -42,6 +42,8 @@ class WorkerSettings:
     #: Who asks for permits: "batched" is the worker's main process for many deliveries at once, "each" is the pool
     #: process for its own. Both start nothing without one; batched costs less a run.
     permits: str = "batched"
+    #: Dotted path of the project's Celery app, for example "shop.celery.app".
+    celery_app: str = ""
     #: Modules with Celery tasks of the users, imported by workers and by whoever validates function names.
     imports: Sequence[str] = field(default_factory=tuple)
     #: Task types that a worker takes when it is not told any.

@@ -214,6 +214,12 @@ class LogToJob(logging.Handler):
             job.log("stderr", self.format(record) + "\n")
 
 
+def loggers_of_bodies() -> list[logging.Logger]:
+    """Where bodies' log records arrive: at the root, and at Celery's logger of tasks, which workers cut off from it."""
+    of_tasks = logging.getLogger("celery.task")
+    return [logging.getLogger()] if of_tasks.propagate else [logging.getLogger(), of_tasks]
+
+
 _NULL: Final = Job()
 _here = threading.local()
 #: The one job of a pool process. Threads that its body starts belong to it from the first time they ask.

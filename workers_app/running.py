@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Final
 
 from celery import Celery
 from kombu import Exchange, Queue
@@ -10,6 +11,27 @@ from kombu import Exchange, Queue
 from tasks_app.messages.execution import queue_for
 from tasks_app.process_health import serve
 from workers_app.worker_process import WorkerProcess
+
+#: What managed runs rely on, whichever app carries them out.
+MANAGED: Final[dict[str, Any]] = {
+    "broker_connection_retry_on_startup": True,
+    "worker_prefetch_multiplier": 4,
+    # After a lost connection Celery would set the prefetch to values of its own, past what the permit desk added.
+    "worker_enable_prefetch_count_reduction": False,
+    "worker_send_task_events": True,
+    "worker_hijack_root_logger": False,
+    "worker_redirect_stdouts": False,
+    "worker_pool_start_method": "fork",
+    # More connection losses than this in a row would end the worker; it waits for its broker instead.
+    "broker_connection_max_retries": None,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_enable_remote_control": True,
+    # By default this queue belongs to one connection: a worker of the same name cannot start beside a predecessor
+    # that stands still. Durable, because newer RabbitMQ refuses queues that are neither; it expires by itself.
+    "control_queue_exclusive": False,
+    "control_queue_durable": True,
+    "worker_state_db": None,
+}
 
 
 def shared_queues(task_types: Sequence[str]) -> list[Queue]:
@@ -25,6 +47,8 @@ def run_worker(app: Celery, *, name: str, slots: int, task_types: Sequence[str],
 
     The node is called signalbox@<name>; it takes the shared queue of each task type and its own queue.
     """
+    app.conf.update(MANAGED)
+    app.conf.accept_content = sorted({*app.conf.accept_content, "json"})
     app.conf.task_queues = shared_queues(task_types)
     app.conf.worker_pool = "prefork"
     # Celery's main process publishes nothing but events, on the loop that hands out work: it must not wait for

@@ -19,7 +19,6 @@ from tasks_app.clock import DatabaseClock, clock
 from tasks_app.conf import conf as tasks_conf
 from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal
 from tasks_app.messages.signing import KeyRing
-from tasks_app.states import Outcome
 from workers_app.conf import conf
 from workers_app.control_plane.database import DatabaseControlPlane
 from workers_app.control_plane.port import Hello, Unreachable
@@ -129,7 +128,7 @@ class WorkerProcess:
         """`worker_process_init`: take a seat, connect to the main process, put the permit before every body."""
         from workers_app.execution.channel import ChildEnd
         from workers_app.execution.child import Child, attach, forget_inherited_connections, leave_soon_when_draining
-        from workers_app.job import LogToJob
+        from workers_app.job import LogToJob, loggers_of_bodies
 
         forget_inherited_connections()
         planner.read_as_planned()
@@ -137,7 +136,7 @@ class WorkerProcess:
         settings = tasks_conf()
         child_clock = DatabaseClock()
         attach(
-            self.app,
+            self.app.tasks.values(),
             Child(
                 registry=self.node.registry,
                 seat=self.node.registry.take_seat(os.getpid()),
@@ -149,7 +148,8 @@ class WorkerProcess:
             ),
         )
         leave_soon_when_draining(self.node.registry)
-        logging.getLogger().addHandler(LogToJob())
+        for logger_of_bodies in loggers_of_bodies():
+            logger_of_bodies.addHandler(LogToJob())
 
     def start(self, consumer: Any) -> None:
         """`worker_ready`."""
@@ -200,12 +200,7 @@ class WorkerProcess:
         ticket = ticket_of(headers, name, args, kwargs, message.delivery_info, self.node.ring)
         if isinstance(ticket, Refusal):
             return
-        self.node.report_failed(
-            ticket,
-            outcome=Outcome.FAILED,
-            error_type="UnregisteredFunction",
-            error_message=f"function {name!r} is not registered on worker {self.worker_id}",
-        )
+        self.node.report_unknown(ticket, name)
 
     def _consume_or_not(self, draining: bool) -> None:
         """Stop or start taking messages, on the event loop's own thread."""

@@ -68,6 +68,13 @@ class MemoryBroker:
     def close(self) -> None:
         """Nothing to give up."""
 
+    def take(self) -> list[WireMessage]:
+        """As a worker that serves every queue: all messages, queue by queue, and they are gone."""
+        taken = [message for queue in self.queues.values() for message in queue]
+        for queue in self.queues.values():
+            queue.clear()
+        return taken
+
     # The source of reports
 
     def put_report(self, queue: str, headers: dict[str, Any], body: bytes) -> None:

@@ -7,7 +7,7 @@ in the caller's transaction.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -37,6 +37,8 @@ _ATTEMPT_COLUMNS = (
     "ended_at", "execution_duration_ms", "error_type", "error_message",
 )  # fmt: skip
 _EVENT_COLUMNS = ("run", "at", "kind", "attempt", "detail")
+#: The jitter of each retry, from 0 to 1. A test that must know when a retry is due puts a constant here.
+draw_jitter: Callable[[], float] = random.random
 
 
 def end_attempts(ends: Sequence[tuple[LockedRun, Finished]], *, now: datetime) -> list[Ended]:
@@ -74,7 +76,7 @@ def _next(run: LockedRun, facts: Finished) -> Next:
         retry_after_seconds=facts.retry_after_seconds,
         counts_as_crash=facts.counts_as_crash,
     )
-    return decide(end, run.policy, random.random())  # noqa: S311  (jitter, no secret)
+    return decide(end, run.policy, draw_jitter())
 
 
 def _ended_at(end: Ended, now: datetime) -> datetime:

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 from django.conf import settings
+from django.db import connections
+
+from tasks_app.checks import sessions
 
 PRODUCTION = {
     "SIGNALBOX_SECRET_KEY": "s" * 50 + "0123456789abcdef",
@@ -68,3 +71,10 @@ def test_a_configuration_that_cannot_be_meant_stops_the_start(tmp_path, variable
     code, text = check(tmp_path, **{variable: value})
     assert code != 0
     assert message in text
+
+
+@pytest.mark.postgresql_only
+def test_sessions_that_may_stand_still_in_a_transaction_are_a_warning(monkeypatch):
+    assert sessions(None) == []
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {})
+    assert [found.id for found in sessions(None)] == ["signalbox.W007"]

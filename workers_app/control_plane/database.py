@@ -27,16 +27,21 @@ from workers_app.models import Worker, WorkerIncarnation
 class DatabaseControlPlane:
     """`ControlPlane` on Django's default database."""
 
-    def __init__(self, clock: Clock, lease_seconds: float) -> None:
-        """lease_seconds is written on each incarnation, so that reapers judge it by what the worker itself goes by."""
+    def __init__(self, clock: Clock, lease_seconds: float, *, in_callers_transaction: bool = False) -> None:
+        """lease_seconds is written on each incarnation, so that reapers judge it by what the worker itself goes by.
+
+        in_callers_transaction: whoever calls may be inside a transaction on purpose (a test that is rolled back), so
+        the connection is never given up and a failing database is the caller's to see.
+        """
         self._clock = clock
         self._lease_seconds = lease_seconds
+        self._in_callers_transaction = in_callers_transaction
         self._worker_id = ""
         self._holders: dict[UUID, Holder] = {}
 
     def register(self, hello: Hello) -> UUID:
         """A new incarnation; earlier ones of the same name keep their own leases until these run out."""
-        with _reaching():
+        with self._reaching():
             now = self._clock.now()
             with transaction.atomic():
                 described = {
@@ -73,12 +78,12 @@ class DatabaseControlPlane:
 
     def permit(self, incarnation_id: UUID, asks: Sequence[PermitAsk]) -> list[Permitted | Refused]:
         """Permission to begin, in the order asked."""
-        with _reaching():
+        with self._reaching():
             return lifecycle.permit(asks, self._holder(incarnation_id), now=self._clock.now())
 
     def renew(self, incarnation_id: UUID, renewal: Renewal) -> RenewalAnswer:
         """Raise the lease counter and compare lists; `alive=False` when the lease was judged over before."""
-        with _reaching():
+        with self._reaching():
             now = self._clock.now()
             own = WorkerIncarnation.objects.filter(pk=incarnation_id, over_at__isnull=True)
             if not own.update(counter=F("counter") + 1, renewed_at=now, draining=renewal.draining):
@@ -98,7 +103,7 @@ class DatabaseControlPlane:
 
     def hand_back(self, returned: Sequence[HandBack]) -> None:
         """Give up deliveries whose body never began."""
-        with _reaching():
+        with self._reaching():
             lifecycle.hand_back(returned, now=self._clock.now())
 
     def hand_in(self, incarnation_id: UUID, reports: Sequence[dict[str, Any]]) -> None:
@@ -118,12 +123,12 @@ class DatabaseControlPlane:
                 )
             except BadReport as error:
                 finished.append(_unreadable(report, error))
-        with _reaching():
+        with self._reaching():
             lifecycle.finish(finished, now=self._clock.now())
 
     def goodbye(self, incarnation_id: UUID) -> None:
         """End the incarnation cleanly; what it still holds is lost at once and retried elsewhere."""
-        with _reaching():
+        with self._reaching():
             now = self._clock.now()
             WorkerIncarnation.objects.filter(pk=incarnation_id, over_at__isnull=True).update(
                 over_at=now, ended_cleanly=True
@@ -140,6 +145,20 @@ class DatabaseControlPlane:
             self._holders = {incarnation_id: holder}
         return holder
 
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turn a failing database into Unreachable, and leave no broken connection behind."""
+        if self._in_callers_transaction:
+            yield
+            return
+        if connection.connection is not None and (connection.errors_occurred or connection.in_atomic_block):
+            connection.close()
+        try:
+            yield
+        except DatabaseFailure as error:
+            connection.close()
+            raise Unreachable(f"{type(error).__name__}: {error}") from error
+
     def as_worker(self, worker_id: str) -> DatabaseControlPlane:
         """The same client speaking for a worker that another process registered (a pool child)."""
         self._worker_id = worker_id
@@ -155,15 +174,3 @@ def _unreadable(report: dict[str, Any], error: BadReport) -> Finished:
         error_type="BadReport",
         error_message=str(error)[:1000],
     )
-
-
-@contextmanager
-def _reaching() -> Iterator[None]:
-    """Turn a failing database into Unreachable, and leave no broken connection behind."""
-    if connection.connection is not None and (connection.errors_occurred or connection.in_atomic_block):
-        connection.close()
-    try:
-        yield
-    except DatabaseFailure as error:
-        connection.close()
-        raise Unreachable(f"{type(error).__name__}: {error}") from error

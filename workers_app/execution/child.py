@@ -13,14 +13,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from billiard import pool
 from billiard.einfo import ExceptionInfo
-from celery import Celery
 from celery.app.trace import IGNORED, TraceInfo, trace_ok_t
 from celery.exceptions import Ignore
 from django.db import connections
@@ -39,7 +38,7 @@ from workers_app.control_plane.port import ControlPlane
 from workers_app.execution import outcome
 from workers_app.execution.arrival import ticket_of
 from workers_app.execution.asking import answers
-from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, ChildEnd
+from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY
 from workers_app.execution.grant import Grant, taken
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outcome import BodyEnd
@@ -54,13 +53,20 @@ Traced = Callable[..., Any]
 _UNCHAINED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None, "group": None}
 
 
+class Teller(Protocol):
+    """What a child tells its main process: the socket's end, or whatever stands for it where both are one process."""
+
+    def send(self, kind: int, nonce: bytes, payload: bytes) -> None:
+        """One frame, in the order of the calls; from any thread of the child."""
+
+
 @dataclass
 class Child:
     """What a pool child works with."""
 
     registry: Registry
     seat: Seat
-    channel: ChildEnd
+    channel: Teller
     identity: SharedIdentity
     control_plane: ControlPlane
     clock: Clock
@@ -70,14 +76,20 @@ class Child:
 _child: Child | None = None
 
 
-def attach(app: Celery, child: Child) -> None:
-    """Put the permit before every body of this process, and make managed retries publish nothing."""
+def attach(tasks: Iterable[Any], child: Child) -> None:
+    """Put the permit before the bodies of these tasks, and make managed retries publish nothing."""
     global _child
     _child = child
-    for task in list(app.tasks.values()):
+    for task in list(tasks):
         task.__trace__ = _permitted_trace(task, task.__trace__)
         task.signature_from_request = _silent_signature(task, task.signature_from_request)
         task.replace = _refusing_replace(task, task.replace)
+
+
+def detach() -> None:
+    """This process is nobody's child any more: what was attached and is not taken off starts nothing."""
+    global _child
+    _child = None
 
 
 def leave_soon_when_draining(registry: Registry) -> None:

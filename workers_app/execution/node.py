@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 from celery import Celery
@@ -64,6 +64,16 @@ _REASONS: Final = collections.defaultdict(lambda: StopReason.TIMEOUT, cancel=Sto
 _FORGOTTEN: Final = (Outcome.LOST, "NotRunning", "held by this worker, which does not run it and has no outcome for it")
 
 
+class Guard(Protocol):
+    """Who holds leases and deadlines when this process cannot: a guardian."""
+
+    def alive(self) -> bool:
+        """False when it died and another must be started."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
 @dataclass
 class Node:
     """One worker's main process. Made before the pool forks, started when the worker is ready."""
@@ -73,6 +83,7 @@ class Node:
     settings: WorkerSettings
     control_plane: ControlPlane
     on_drain: Callable[[bool], None] = lambda _wanted: None
+    guard: Callable[[Registry], Guard] = start_guardian
     outbox: Outbox = field(default_factory=Outbox)
     beat: LoopBeat = field(default_factory=LoopBeat)
     _unknown: set[UUID] = field(default_factory=set)
@@ -94,7 +105,7 @@ class Node:
         self.ring = KeyRing(tasks_conf().signing_keys, tasks_conf().signing_key_id)
         self.registry = Registry.create(seats=max(8, self.hello.slots * 4))
         self.stopping = Stopping(self.registry, self.settings.stop_grace_seconds)
-        self.channel = MainEnd(self._frame, self._child_gone)
+        self.channel = MainEnd(self.hear, self._child_gone)
         self.publisher = Publisher(
             self.app, self.outbox, self.identity, self.ring,
             flush_seconds=self.settings.report_flush_seconds, batch_max=self.settings.report_batch_max,
@@ -106,7 +117,7 @@ class Node:
                 control_plane=self.control_plane, identity=self.identity, registry=self.registry,
                 slots=self.hello.slots, on_give_up=self._give_up, has_outcome=self.outbox.holds,
             )  # fmt: skip
-        self.guardian = start_guardian(self.registry)
+        self.guardian = self.guard(self.registry)
         self._thread = threading.Thread(target=self._lease_loop, name="signalbox-lease", daemon=True)
         self._pid = os.getpid()
 
@@ -182,7 +193,8 @@ class Node:
 
     # -- what children say ---------------------------------------------------------------------------------------
 
-    def _frame(self, frame: Frame) -> None:
+    def hear(self, frame: Frame) -> None:
+        """One frame of a child."""
         if frame.kind == TELEMETRY:
             self.outbox.put_telemetry(frame.payload)
             return
@@ -224,10 +236,11 @@ class Node:
                 key = (view.index, view.generation)
                 looks[key] = self._dead_looks.get(key, 0) + 1
                 if view.pid in self._gone or looks[key] > DEAD_LOOKS:
-                    self._bury(view)
+                    self.bury(view)
             self._dead_looks = looks
 
-    def _bury(self, view: RecordView) -> None:
+    def bury(self, view: RecordView) -> None:
+        """Conclude an attempt whose child cannot speak for it any more."""
         nonce = UUID(bytes=view.nonce)
         held = Held(view.run_id, view.attempt, UUID(bytes=view.token), nonce)
         if view.state is State.REGISTERED:
@@ -257,13 +270,13 @@ class Node:
         )
         return _report_of(held, view.stop_reason, duration)
 
-    def report_failed(self, ticket: Ticket, *, outcome: Outcome, error_type: str, error_message: str) -> None:
-        """The end of a delivery that never reached a child."""
+    def report_unknown(self, ticket: Ticket, function: str) -> None:
+        """The end of a delivery that never reached a child, because nobody here knows its function."""
         held = Held(ticket.run_id, ticket.attempt, ticket.token, uuid4())
         report = finish_report(
-            run_id=held.run_id, attempt=held.attempt, token=held.token, nonce=None, outcome=outcome,
-            started_at=clock.now().timestamp(), duration_seconds=0.0, error_type=error_type,
-            error_message=error_message,
+            run_id=held.run_id, attempt=held.attempt, token=held.token, nonce=None, outcome=Outcome.FAILED,
+            started_at=clock.now().timestamp(), duration_seconds=0.0, error_type="UnregisteredFunction",
+            error_message=f"function {function!r} is not registered on worker {self.hello.worker_id}",
         )  # fmt: skip
         self.outbox.put_outcome(held, json.dumps(report).encode())
 
@@ -307,7 +320,7 @@ class Node:
                 if self._renew_now.is_set() or time.monotonic() >= next_renewal:
                     self._renew_now.clear()
                     next_renewal = time.monotonic() + self.settings.renew_every_seconds
-                    self._renew()
+                    self.renew()
                 self._watch()
             except Unreachable as error:
                 RENEWALS.labels(answer="unreachable").inc()
@@ -321,12 +334,13 @@ class Node:
         self._bury_dead()
         if not self.guardian.alive():
             logger.error("the guardian died; starting another")
-            self.guardian = start_guardian(self.registry)
+            self.guardian = self.guard(self.registry)
         if self._draining and time.monotonic() > self._drain_until:
             for view in self.stopping.active().values():
                 self.stopping.ask(view, StopReason.DRAIN)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Renew the lease and do what the answer says. Raises Unreachable."""
         renewal = self._lists()
         reach("renew.before")
         sent = boottime_ns()
@@ -346,7 +360,7 @@ class Node:
         UNSETTLED.set(len(self.outbox.unsettled()))
 
     def _lists(self) -> Renewal:
-        # The desk first, the table second, the list of finished attempts third: the way that attempts go (`_frame`).
+        # The desk first, the table second, the list of finished attempts third: the way that attempts go (`hear`).
         granted, asked = self.desk.lists() if self.desk is not None else ([], [])
         views = self.registry.snapshot()
         finished = [item.held for item in self.outbox.unsettled()]

@@ -86,7 +86,7 @@ class Publisher:
                 time.sleep(max(0.0, flushed_at + pause - time.monotonic()))
             flushed_at = time.monotonic()
             try:
-                self._flush()
+                self.flush()
                 pause = self._flush_seconds
             except Exception as error:  # noqa: BLE001  (a thread's edge: kombu and transports raise anything)
                 REPORTS_FAILED.inc()
@@ -98,14 +98,15 @@ class Publisher:
                 self._disconnect()
                 return
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Publish what waits now. Raises what the broker's client raises; what did not go out waits again."""
         if self._doubted.is_set():
             self._doubted.clear()
             self._disconnect()
         while self._heartbeats:
             body = json.dumps(self._heartbeats.popleft(), separators=(",", ":")).encode()
             headers = {"key_id": self._ring.active, "signature": self._ring.sign(body)}
-            self._publish(HEARTBEAT_PREFIX + self._identity.worker_id, headers, body, 1)
+            self.publish(HEARTBEAT_PREFIX + self._identity.worker_id, headers, body, 1)
         while True:
             nonces, payloads = self._outbox.batch(self._batch_max, BATCH_BYTES_MAX)
             if not payloads:
@@ -116,14 +117,15 @@ class Publisher:
                     self._identity.worker_id, str(self._identity.incarnation_id), payloads, self._ring
                 )
                 body, how = packed(body, self._compress_above_bytes)
-                self._publish(reports.routing_key(self._identity.worker_id), headers | how, body, 2)
+                self.publish(reports.routing_key(self._identity.worker_id), headers | how, body, 2)
             except BaseException:
                 self._outbox.unpublished(nonces, payloads)
                 raise
             self._outbox.published(nonces)
             REPORTS_PUBLISHED.inc(len(payloads))
 
-    def _publish(self, key: str, headers: dict[str, Any], body: bytes, delivery_mode: int) -> None:
+    def publish(self, key: str, headers: dict[str, Any], body: bytes, delivery_mode: int) -> None:
+        """One message to the exchange; returns when the broker has it."""
         if self._producer is None:
             # With confirms publish returns when the broker has it.
             self._connection = self._app.connection_for_write(

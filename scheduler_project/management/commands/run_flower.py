@@ -27,12 +27,12 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run until stopped. FLOWER_BASIC_AUTH=user:password and Flower's other variables are heeded."""
-        from scheduler_project.celery import app
+        from workers_app.celery_app import celery_app
 
         # It asks workers before any is there, and says so line by line.
         logging.getLogger("flower.inspector").setLevel(logging.ERROR)
 
-        app.start(
+        celery_app().start(
             [
                 "flower",
                 f"--address={ADDRESS}",

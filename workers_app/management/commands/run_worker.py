@@ -24,8 +24,9 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Run until stopped."""
-        from scheduler_project.celery import app
         from tasks_app.parameters import task_type_problems
+        from workers_app import wiring
+        from workers_app.celery_app import celery_app
         from workers_app.conf import conf
         from workers_app.running import run_worker
 
@@ -39,6 +40,8 @@ class Command(BaseCommand):
             raise CommandError(_("--name must not be empty and must not contain dots or @"))
         if options["slots"] < 1:
             raise CommandError(_("--slots must be 1 or more"))
+        app = celery_app()
+        wiring.connect(app)
         run_worker(
             app,
             name=options["name"],

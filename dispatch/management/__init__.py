@@ -1,0 +1,1 @@
+"""The commands that start a dispatcher and an ingest."""

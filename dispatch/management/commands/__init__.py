@@ -1,0 +1,1 @@
+"""Every command; what they have in common is one folder up."""
