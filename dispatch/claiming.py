@@ -4,6 +4,11 @@ The queues' rows are locked first, and in the transaction of the claim: SKIP LOC
 dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them; nobody waits for
 a queue, so the order in which they are locked does not matter.
 
+One thing is done without the lock: when the bell rings and the last look left slots free, `at_once` takes as many due
+rows as there are such slots, and asks for nothing before. That is what a run on an idle system is spared: a whole
+exchange with the database. Several dispatchers may so send more than there are slots, each at most once as many; these
+wait a moment at the broker, and the next look counts them.
+
 Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them
 in order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row
 that is due later at a higher priority, each time.
@@ -16,6 +21,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from django.db import connection, transaction
 
@@ -51,6 +57,14 @@ class Round:
         self.soon = seconds if self.soon is None else min(self.soon, seconds)
 
 
+class Ready(NamedTuple):
+    """The queue and the priority that were served last, and the slots that were left free by that."""
+
+    queue: str
+    priority: int
+    slots: int
+
+
 class Claiming:
     """Claims for one dispatcher; remembers each queue's look-ahead between rounds."""
 
@@ -63,6 +77,27 @@ class Claiming:
         self._looked_at: dict[str, datetime] = {}
         #: Queues that had due rows when there were any.
         self._last_due: set[str] = set()
+        self._ready: Ready | None = None
+
+    def at_once(self, now: datetime, *, without: Sequence[str] = ()) -> list[Claimed]:
+        """Due rows for slots that were free at the last look, in one exchange; none where the database has no bell.
+
+        From the queue and of the priority that were served last: what else became due comes with the next round. When
+        that was a wrong guess, nothing is guessed until rows were found by a look again.
+        """
+        ready, self._ready = self._ready, None
+        if ready is None or ready.slots <= 0 or ready.queue in without or connection.vendor != "postgresql":
+            return []
+        with transaction.atomic():
+            values = {"queue": ready.queue, "priority": ready.priority, "now": now, ClaimStatement.COUNT: ready.slots}
+            claimed = lifecycle.claim(
+                claim_statement(), now=now, permit_within=self._permit_within, values=values, durable=False
+            )
+            reach("claim.before_commit")
+        reach("claim.after_commit")
+        if claimed:
+            self._ready = ready._replace(slots=ready.slots - len(claimed))
+        return claimed
 
     def round(self, now: datetime, at: float, *, without: Sequence[str] = (), expecting: bool = False) -> Round:
         """Claim what there is credit for. `at`: monotonic seconds. `without`: queues that are left out this time.
@@ -77,6 +112,8 @@ class Claiming:
             due = [head for head in heads if head.due_at <= now and head.queue not in without]
             result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
             if not due:
+                if self._ready is not None and (load := loads.get(self._ready.queue)) is not None:
+                    self._ready = self._ready._replace(slots=load.free - load.dispatched)
                 return result
             wanted = self._last_due = {head.queue for head in due}
             with transaction.atomic(savepoint=False):
@@ -100,9 +137,16 @@ class Claiming:
                 result.starved.append(name)
                 if ahead.drains_fast(at):
                     result.look_again_in(ahead.pause_seconds())
-        self._claim(result, due, credit_of, now)
+        left = self._claim(result, due, credit_of, now)
+        best = due[0]
+        if (served := loads.get(best.queue)) is not None:
+            taken = credit_of[best.queue] - left[best.queue]
+            self._ready = Ready(best.queue, best.priority, served.free - served.dispatched - taken)
 
-    def _claim(self, result: Round, due: Sequence[queries.Head], credit_of: dict[str, int], now: datetime) -> None:
+    def _claim(
+        self, result: Round, due: Sequence[queries.Head], credit_of: dict[str, int], now: datetime
+    ) -> dict[str, int]:
+        """Returns what is left of the credit."""
         left, room = dict(credit_of), self._batch_max
         for head in due:
             count = min(left.get(head.queue, 0), room)
@@ -119,6 +163,7 @@ class Claiming:
                 self._ahead[name].claimed(credit - left[name], credit)
                 if left[name] <= 0:
                     result.look_again_in(self._ahead[name].pause_seconds())
+        return left
 
     def _take(self, queue: str, priority: int, now: datetime, count: int) -> list[Claimed]:
         if connection.vendor != "postgresql":

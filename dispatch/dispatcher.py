@@ -114,12 +114,10 @@ class Dispatcher:
             return tick
         suspended = [name for name, circuit in self._queue_circuits.items() if circuit.open(at)]
         metrics.ROUNDS.inc()
+        first = self._claiming.at_once(now, without=suspended) if self._rung else []
+        self._send(tick, first, now, at)
         done = self._claiming.round(now, at, without=suspended, expecting=self._rung)
-        tick.claimed = len(done.claimed)
-        if done.claimed:
-            tick.returned = self._publish(done.claimed, now)
-            tick.published = tick.claimed - tick.returned
-            metrics.ROUND_SECONDS.observe(time.monotonic() - at)
+        self._send(tick, done.claimed, now, at)
         tick.wait_seconds = 0.0 if more_fires else self._wait_after(done, suspended, now, at)
         return tick
 
@@ -178,6 +176,14 @@ class Dispatcher:
             if instant is not None
         ]
         return max(SOON_SECONDS, min(waits))
+
+    def _send(self, tick: Tick, claimed: Sequence[Claimed], now: datetime, at: float) -> None:
+        if claimed:
+            returned = self._publish(claimed, now)
+            tick.claimed += len(claimed)
+            tick.returned += returned
+            tick.published += len(claimed) - returned
+            metrics.ROUND_SECONDS.observe(time.monotonic() - at)
 
     def _publish(self, claimed: Sequence[Claimed], now: datetime) -> int:
         """Publish the claims and take back what is not confirmed; how many that were."""

@@ -22,7 +22,7 @@ from django.db import connection, transaction
 from django.db.models import Field, TextField
 from django.db.models.expressions import Expression, RawSQL
 
-from tasks_app.lifecycle.rows import postgres_cursor, update_rows
+from tasks_app.lifecycle.rows import in_one_go, postgres_cursor, update_rows
 from tasks_app.models import TaskRun
 from tasks_app.querysets import RunQuerySet
 from tasks_app.states import RunStatus
@@ -114,25 +114,30 @@ def claim(
     now: datetime,
     permit_within: timedelta,
     values: Mapping[str, Any] | None = None,
+    durable: bool = True,
 ) -> list[Claimed]:
     """Set the candidates DISPATCHED and return them, best first.
 
     `candidates` is ordered and limited, and holds nothing but PENDING rows; or it is the statement made of such a
-    query, with `values` for what was left open. A row that another transaction has locked is left out.
+    query, with `values` for what was left open. A row that another transaction has locked is left out. durable=False:
+    the commit does not wait for the disk, where the caller's transaction has not said so before.
     """
     with transaction.atomic(savepoint=False):
         if connection.vendor == "postgresql":
             statement = candidates if isinstance(candidates, ClaimStatement) else ClaimStatement(candidates)
-            return _claim_postgres(statement, statement.params(values or {}, now, now + permit_within))
+            return _claim_postgres(statement, statement.params(values or {}, now, now + permit_within), durable)
         assert not isinstance(candidates, ClaimStatement), "statements are PostgreSQL's"
         return _claim_locked(candidates, now, now + permit_within)
 
 
-def _claim_postgres(statement: ClaimStatement, params: list[Any]) -> list[Claimed]:
-    with postgres_cursor() as cursor:
-        # Binary: instants, UUIDs and JSON are read in C instead of by Django's loaders for text.
-        cursor.execute(statement.sql, params, binary=True)
-        rows = cursor.fetchall()
+def _claim_postgres(statement: ClaimStatement, params: list[Any], durable: bool) -> list[Claimed]:
+    # Binary: instants, UUIDs and JSON are read in C instead of by Django's loaders for text.
+    if durable:
+        with postgres_cursor() as cursor:
+            cursor.execute(statement.sql, params, binary=True)
+            rows = cursor.fetchall()
+    else:
+        _, rows = in_one_go([("SELECT set_config('synchronous_commit', 'off', true)", ()), (statement.sql, params)])
     rows.sort(key=lambda row: (-row[-1], row[12], row[0]))
     return [Claimed._make(row[:-1]) for row in rows]
 

@@ -324,6 +324,68 @@ def test_a_guessed_queue_that_somebody_else_serves_is_left_to_them():
         other.close()
 
 
+@pytest.mark.postgresql_only
+class TestAtOnce:
+    """A rung dispatcher claims for slots that were free at its last look, before it looks again."""
+
+    def served(self, slots: int = 3) -> Claiming:
+        AWorker(slots=slots, task_types=("a",))
+        claiming = a_claiming()
+        submitted(a_task(task_type="a"))
+        assert len(claiming.round(NOW, 0.0).claimed) == 1
+        return claiming
+
+    def test_what_is_due_is_taken_for_free_slots_and_no_more(self):
+        claiming = self.served(slots=3)
+        new = submitted(a_task(task_type="a"), count=5)
+        assert [run.id for run in claiming.at_once(NOW)] == new[:2]
+        assert claiming.at_once(NOW) == [], "no slot is free any more, as far as it knows"
+        assert {status_of(pk) for pk in new[:2]} == {"DISPATCHED"}
+
+    def test_the_next_look_counts_what_was_taken_and_frees_slots_again(self):
+        claiming = self.served(slots=3)
+        [first] = submitted(a_task(task_type="a"))
+        assert [run.id for run in claiming.at_once(NOW)] == [first]
+        assert claiming.round(NOW, 0.0, expecting=True).claimed == []
+        more = submitted(a_task(task_type="a"), count=3)
+        assert [run.id for run in claiming.at_once(NOW)] == more[:1]
+
+    def test_nothing_is_guessed_before_a_look_and_after_a_wrong_guess(self):
+        AWorker(slots=9, task_types=("a",))
+        claiming = a_claiming()
+        known = submitted(a_task(task_type="a"))
+        assert claiming.at_once(NOW) == []
+        assert [run.id for run in claiming.round(NOW, 0.0).claimed] == known
+        assert claiming.at_once(NOW) == [], "a wrong guess: nothing is due"
+        submitted(a_task(task_type="a"))
+        assert claiming.at_once(NOW) == []
+
+    def test_a_paused_task_a_queue_that_is_left_out_and_a_later_time_are_kept_back(self):
+        claiming = self.served()
+        paused = a_task(task_type="a")
+        submitted(paused)
+        Task.objects.filter(pk=paused.pk).update(paused_at=NOW)
+        submitted(a_task(task_type="a"), due_at=LATER)
+        assert claiming.at_once(NOW) == []
+        claiming = self.served()
+        submitted(a_task(task_type="a"))
+        assert claiming.at_once(NOW, without=["a"]) == []
+
+    def test_a_rung_dispatcher_publishes_it_and_the_rest_of_the_credit_after_it(self, bench: Bench):
+        AWorker(slots=2)
+        first = submitted()
+        bench.tick()
+        bench.dispatcher._rung = True
+        low, high = submitted(count=4, priority=5), submitted(count=1, priority=9)
+        tick = bench.tick()
+        published = bench.published()
+        assert published[: len(first)] == first
+        assert set(published[len(first) :]) <= {*low, *high}
+        assert high[0] in published, "what is of a higher priority comes in the same turn"
+        assert tick.claimed == tick.published == len(published) - len(first)
+        assert len(published) <= 4, "no more than two for each free slot"
+
+
 @pytest.fixture
 def bell():
     from dispatch.doorbell import Doorbell
