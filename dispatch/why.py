@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from dispatch.blockers import BLOCKERS, LAST_RESORT, Explanation, at_broker
 from tasks_app.models import TaskRun
 from tasks_app.states import RunStatus
+from tasks_app.text import line_of_error
 
 
 def blockers_of(run: TaskRun, now: datetime) -> list[Explanation]:
@@ -44,7 +45,7 @@ def _running(run: TaskRun) -> Explanation:
     elif run.stop_reason:
         text = _("It is past its deadline and is being stopped on %(worker)s.")
     return Explanation(
-        "running", text % numbers, holder=run.cancel_requested_by or run.worker_id,
+        "running", text % numbers, holder=run.cancel_requested_by,
         since=run.cancel_requested_at or run.started_at, expected_release=run.deadline_at, remedy=remedy,
     )  # fmt: skip
 
@@ -96,15 +97,13 @@ def _cancelled(run: TaskRun) -> Explanation:
 
 
 def _skipped(run: TaskRun) -> Explanation:
-    return Explanation("skipped", _("It was skipped: %(reason)s") % {"reason": _first_line(run)}, since=run.completed_at)
+    return Explanation(
+        "skipped", _("It was skipped: %(reason)s") % {"reason": _first_line(run)}, since=run.completed_at
+    )
 
 
 def _first_line(run: TaskRun) -> str:
-    """The error in one line: of a traceback the last one says what went wrong."""
-    lines = [line.strip() for line in run.error_message.splitlines() if line.strip()]
-    if not lines:
-        return _("no reason was given")
-    return (lines[-1] if lines[0].startswith("Traceback") else lines[0])[:300]
+    return line_of_error(run.error_message)[:300] or _("no reason was given")
 
 
 _STANDINGS: dict[str, Callable[[TaskRun], Explanation]] = {

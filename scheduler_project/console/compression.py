@@ -21,4 +21,4 @@ class PageCompressionMiddleware(GZipMiddleware):
         """Compress where it is worth it."""
         if not request.path.startswith(_COMPRESSED):
             return response
-        return super().process_response(request, response)  # type: ignore[arg-type]
+        return super().process_response(request, response)

@@ -1,7 +1,8 @@
 """What a search says: `is:failed,timeout task:etl.* -worker:w-06 type:backup attempt:>1 created:>-2h id:12 etl`.
 
 Terms stand side by side and must all hold; commas within one mean "or"; `-` before one means "not". Words without a
-key are the beginning of a task's name. Quotes hold a value with spaces or colons together. Pure but for the text of messages.
+key are the beginning of a task's name. Quotes hold a value with spaces or colons together. Pure but for the text of
+messages.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ GROUPS: Final[dict[str, frozenset[RunStatus]]] = {
     "final": FINAL,
     "waiting": frozenset({RunStatus.PENDING, RunStatus.DISPATCHED}),
 }
-_TOKEN = re.compile(r'(?P<minus>-?)(?:(?P<key>[A-Za-z_]+):)?(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]*))(?=\s|$)')
+_TOKEN = re.compile(
+    r'(?P<minus>-?)(?:(?P<key>[A-Za-z_]+):)?(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s"]*))(?=\s|$)'
+)
 _COMPARED = re.compile(r"(>=|<=|>|<|)(.+)")
 _AGE = re.compile(r"-(\d{1,6})([smhdw])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -75,7 +78,9 @@ class RunSearch:
 def parse(text: str, *, now: datetime) -> RunSearch:
     """What a text says. Raises InvalidSearch, which names the term and, where there is one, the nearest known word."""
     if len(text) > LENGTH_MAX:
-        raise _refused(text[:40], Text("at most %(limit)s characters, not %(length)s", limit=LENGTH_MAX, length=len(text)))
+        raise _refused(
+            text[:40], Text("at most %(limit)s characters, not %(length)s", limit=LENGTH_MAX, length=len(text))
+        )
     if "\x00" in text:
         raise _refused("", Text("NUL characters cannot be stored"))
     terms: list[Term] = []
@@ -84,7 +89,7 @@ def parse(text: str, *, now: datetime) -> RunSearch:
         key, value = token["key"], _value(token)
         if key is None:
             if token["minus"]:
-                raise _refused(token[0], Text('write -task:%(name)s* to leave out tasks', name=value))
+                raise _refused(token[0], Text("write -task:%(name)s* to leave out tasks", name=value))
             bare.append(value)
         else:
             terms.append(_term(token, key.lower(), value, now))
@@ -122,7 +127,9 @@ def _value(token: re.Match[str]) -> str:
 def _term(token: re.Match[str], key: str, value: str, now: datetime) -> Term:
     source, negated = token[0], bool(token["minus"])
     if key not in KEYS:
-        raise _unknown(source, key, KEYS, Text('unknown key "%(given)s"; known: %(known)s', given=key[:40], known=", ".join(KEYS)))
+        raise _unknown(
+            source, key, KEYS, Text('unknown key "%(given)s"; known: %(known)s', given=key[:40], known=", ".join(KEYS))
+        )
     if not value.strip(","):
         raise _refused(source, Text("a value is needed after the colon"))
     if key in {"attempt", "created"}:
@@ -134,7 +141,8 @@ def _term(token: re.Match[str], key: str, value: str, now: datetime) -> Term:
         return Term(key, source, negated, tuple(sorted(_statuses(source, values))))
     if key == "id" and not all(part.isascii() and part.isdecimal() and len(part) < 19 for part in values):
         raise _refused(source, Text("must be the number of a run"))
-    exact = [part for part in values if key != "task" or not part.endswith("*")]
+    begins = key == "task" and token["quoted"] is None
+    exact = [part for part in values if not (begins and part.endswith("*"))]
     prefixes = [part[:-1] for part in values if part not in exact]
     return Term(key, source, negated, tuple(exact), tuple(prefixes))
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from django.db.models import F, Q, QuerySet
-from django.db.models.functions import Left
+from django.db.models import F, Q
+from django.db.models.functions import Left, Right
 
 from tasks_app.models import Task, TaskRun
 from tasks_app.querysets import RunQuerySet
 from tasks_app.search.grammar import RunSearch, Term
 from tasks_app.states import ACTIVE, RunStatus
+from tasks_app.text import line_of_error
 
 PAGE: Final = 50
 COUNT_MAX: Final = 1000
@@ -28,6 +29,7 @@ STREAMS_MAX: Final = 10
 SORTED_MAX: Final = 20_000
 #: Columns that may be large.
 LARGE: Final = ("parameters", "result", "error_message", "progress")
+_ERROR_PART: Final = 200
 _ACTIVE: Final = frozenset(status.value for status in ACTIVE)
 #: States whose runs an index gives in the order of the list.
 _ORDERED: Final = frozenset({"FAILED", "TIMEOUT", "CANCELLED", "SKIPPED", "LOST", "QUARANTINED"})
@@ -36,7 +38,7 @@ _EVERY: Final = frozenset(status.value for status in RunStatus)
 
 @dataclass(frozen=True)
 class RunPage:
-    """rows: newest first, `error` is the beginning of the error text. next_before: the cursor of the next page, or None.
+    """rows: newest first; their `error` is the line of the error text that says most. next_before: the next cursor.
 
     unfinished: the search looked at LOOK_MAX rows and found fewer than a page; the next page goes on from there.
     """
@@ -73,6 +75,18 @@ class _Stream:
         placed = rows.annotate(place=F("id") + 0)
         return (placed if before is None else placed.filter(place__lt=before)).order_by("-place")
 
+    def matching(self, rest: Q | None, *, before: int | None, look: int) -> tuple[RunQuerySet, int]:
+        """The rows that also fulfil `rest`, and the place at which looking ended (0 where nothing was left out).
+
+        The next `look` rows are a range of ids, so that they are read where the index has them: as a sub-select with a
+        limit they would be joined, and the planner might read the whole table for that.
+        """
+        rows = self.rows(before=before)
+        if rest is None or not self.ordered:
+            return rows.filter(rest or Q()), 0
+        floor = next(iter(rows.values_list("pk", flat=True)[look - 1 : look]), 0)
+        return rows.filter(rest, pk__gte=floor), floor
+
 
 def page(search: RunSearch, *, before: int | None = None) -> RunPage:
     """The newest runs that a search finds, PAGE of them, below the cursor."""
@@ -81,14 +95,13 @@ def page(search: RunSearch, *, before: int | None = None) -> RunPage:
     found: list[list[int]] = []
     floor = 0
     for stream in streams:
-        rows = stream.rows(before=before)
-        ids = list(_within(rows, rest, look).values_list("pk", flat=True)[: PAGE + 1])
-        if rest is not None and len(ids) <= PAGE:
-            floor = max([floor, *rows.values_list("pk", flat=True)[look - 1 : look]])
+        rows, left_at = stream.matching(rest, before=before, look=look)
+        ids = list(rows.values_list("pk", flat=True)[: PAGE + 1])
+        floor = max(floor, left_at if len(ids) <= PAGE else 0)
         found.append(ids)
     # Below the highest place at which a stream was left, some of its rows are not known.
     newest = [pk for pk in heapq.merge(*found, reverse=True) if pk >= floor]
-    rows_shown = list(_shown(newest[:PAGE]))
+    rows_shown = _shown(newest[:PAGE])
     if len(newest) > PAGE:
         return RunPage(rows_shown, newest[PAGE - 1])
     return RunPage(rows_shown, floor or None, unfinished=bool(floor))
@@ -100,11 +113,11 @@ def count(search: RunSearch) -> Count:
     look = max(PAGE + 1, LOOK_MAX // max(1, len(streams)))
     number, more = 0, False
     for stream in streams:
-        rows = stream.rows(before=None)
-        number += _within(rows, rest, look).order_by()[: COUNT_MAX + 1].count()
+        rows, left_at = stream.matching(rest, before=None, look=look)
+        number += rows.order_by()[: COUNT_MAX + 1].count()
         if number > COUNT_MAX:
             return Count(COUNT_MAX, more=True)
-        more = more or (rest is not None and rows[look - 1 : look].exists())
+        more = more or left_at > 0
     return Count(number, more)
 
 
@@ -123,15 +136,15 @@ def unseen(search: RunSearch, ids: Sequence[int]) -> int:
     return sum(run.pk > lowest and run.pk not in ids for run in page(search).rows)
 
 
-def _shown(ids: Sequence[int]) -> RunQuerySet:
-    rows = TaskRun.objects.filter(pk__in=ids).defer(*LARGE).annotate(error=Left("error_message", 200))
-    return rows.order_by("-pk")
-
-
-def _within(rows: RunQuerySet, rest: Q | None, look: int) -> QuerySet[TaskRun]:
-    if rest is None:
-        return rows
-    return TaskRun.objects.filter(rest, pk__in=rows.values("pk")[:look]).order_by("-pk")
+def _shown(ids: Sequence[int]) -> list[TaskRun]:
+    rows = TaskRun.objects.filter(pk__in=ids).defer(*LARGE).order_by("-pk")
+    shown: list[Any] = list(
+        rows.annotate(begin=Left("error_message", _ERROR_PART), end=Right("error_message", _ERROR_PART))
+    )
+    for run in shown:
+        # A short text is both its beginning and its end; a line cut in two is still the last one of a traceback.
+        run.error = line_of_error(run.begin if len(run.begin) < _ERROR_PART else f"{run.begin}\n{run.end}")
+    return shown
 
 
 def _plan(search: RunSearch) -> tuple[list[_Stream], Q | None]:
@@ -144,7 +157,9 @@ def _plan(search: RunSearch) -> tuple[list[_Stream], Q | None]:
         return streams, _left(search, "is")
     wanted = search.of("task")
     if len(wanted) == 1:
-        tasks = list(Task.objects.filter(_names(wanted[0])).order_by("-pk").values_list("pk", flat=True)[: STREAMS_MAX + 1])
+        tasks = list(
+            Task.objects.filter(_names(wanted[0])).order_by("-pk").values_list("pk", flat=True)[: STREAMS_MAX + 1]
+        )
         if len(tasks) <= STREAMS_MAX:
             return [_Stream(Q(task=task)) for task in tasks], _left(search, "task")
     return [_Stream(Q())], _everything(search) if search.terms else None

@@ -1,1 +1,1 @@
-"""The console in a real browser: a site with something to see (`scenes`, `site`), and pictures of it (`screenshots`)."""
+"""The console in a browser: a site with something to see (`scenes`, `site`), and pictures of it (`screenshots`)."""

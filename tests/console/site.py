@@ -43,13 +43,20 @@ class Site:
     @property
     def pages(self) -> dict[str, str]:
         """Every page, by name."""
+        runs = {name: f"runs/{self.runs[name]}/" for name in ("failed", "running", "paused", "quarantined")}
         return {
-            "overview": "", "runs": "runs/", "runs-failed": "runs/?q=is:failed,timeout,lost", "runs-refused": "runs/?q=iss:failed",
-            "runs-none": "runs/?q=is:failed+task:nothing*", "run-failed": f"runs/{self.runs['failed']}/",
-            "run-running": f"runs/{self.runs['running']}/", "run-paused": f"runs/{self.runs['paused']}/",
-            "run-quarantined": f"runs/{self.runs['quarantined']}/", "tasks": "tasks/", "task": f"tasks/{self.runs['task']}/",
-            "workers": "workers/", "worker": "workers/w-01/", "problem": "runs/999999/",
-        }  # fmt: skip
+            "overview": "",
+            "runs": "runs/",
+            "runs-failed": "runs/?q=is:failed,timeout,lost",
+            "runs-refused": "runs/?q=iss:failed",
+            "runs-none": "runs/?q=is:failed+task:nothing*",
+            **{f"run-{name}": path for name, path in runs.items()},
+            "tasks": "tasks/",
+            "task": f"tasks/{self.runs['task']}/",
+            "workers": "workers/",
+            "worker": "workers/w-01/",
+            "problem": "runs/999999/",
+        }
 
     def environment(self) -> dict[str, str]:
         """Of its processes, without anything of the developer's own."""
@@ -86,7 +93,10 @@ class Site:
         leash.hold(self.process.pid)
         deadline = time.monotonic() + 60
         while True:
-            with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(f"{self.address}/livez", timeout=5):
+            with (
+                suppress(urllib.error.URLError, ConnectionError),
+                urllib.request.urlopen(f"{self.address}/livez", timeout=5),
+            ):
                 return
             assert self.process.poll() is None, (self.folder / "web.log").read_text()
             assert time.monotonic() < deadline, (self.folder / "web.log").read_text()
@@ -127,7 +137,9 @@ def browser(chromium: str) -> Iterator[Any]:
             started.close()
 
 
-def logged_in(site: Site, started: Any, *, user: str = "ada", language: str = "en", theme: str = "light", **options: Any) -> Any:
+def logged_in(
+    site: Site, started: Any, *, user: str = "ada", language: str = "en", theme: str = "light", **options: Any
+) -> Any:
     """A browser's context in which the user is logged in, by the form, with the preferences chosen."""
     context = started.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme, **options)
     locale = {"en": "en", "zh-hans": "zh-hans"}[language]

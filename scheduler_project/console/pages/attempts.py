@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,7 @@ class Tried:
     status: str
     worker: str
     waited_from: datetime
+    waited_until: datetime
     started: datetime | None
     ended: datetime | None
     error_type: str
@@ -39,7 +41,7 @@ class Tried:
     @property
     def waited_ms(self) -> int:
         """From when it could have begun until it began, was given up, or is looked at."""
-        return max(0, int(((self.started or self.ended or self.waited_from) - self.waited_from).total_seconds() * 1000))
+        return max(0, int((self.waited_until - self.waited_from).total_seconds() * 1000))
 
 
 def tried(run: TaskRun, now: datetime) -> list[Tried]:
@@ -61,7 +63,7 @@ def tried(run: TaskRun, now: datetime) -> list[Tried]:
         waits_until = begun or now
         lines.append(
             Tried(
-                run.attempt, run.status, run.worker_id, free_at, begun, now if begun else None, "", "",
+                run.attempt, run.status, run.worker_id, free_at, waits_until, begun, now if begun else None, "", "",
                 place(free_at), place(waits_until) - place(free_at), place(waits_until),
                 max(4, place(now) - place(begun)) if begun else 0,
             )
@@ -69,12 +71,11 @@ def tried(run: TaskRun, now: datetime) -> list[Tried]:
     return lines
 
 
-def _line(attempt: TaskRunAttempt, free_at: datetime, place: object) -> Tried:
-    assert callable(place)
+def _line(attempt: TaskRunAttempt, free_at: datetime, place: Callable[[datetime], int]) -> Tried:
     begun = attempt.started_at or attempt.permitted_at or attempt.ended_at
     x = place(begun)
     return Tried(
-        attempt.number, attempt.status, attempt.worker_id, free_at, attempt.started_at, attempt.ended_at,
+        attempt.number, attempt.status, attempt.worker_id, free_at, begun, attempt.started_at, attempt.ended_at,
         attempt.error_type, attempt.error_message, place(free_at), max(0, x - place(free_at)), min(x, 996),
         max(4, place(attempt.ended_at) - x),
     )  # fmt: skip

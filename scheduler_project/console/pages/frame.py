@@ -19,7 +19,9 @@ _COOKIE: Final = "theme"
 _YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
-def show(request: HttpRequest, template: str, context: Mapping[str, Any] | None = None, *, status: int = 200) -> HttpResponse:
+def show(
+    request: HttpRequest, template: str, context: Mapping[str, Any] | None = None, *, status: int = 200
+) -> HttpResponse:
     """A page of the console."""
     theme = request.COOKIES.get(_COOKIE, "auto")
     frame = {
@@ -41,5 +43,7 @@ def set_theme(request: HttpRequest) -> HttpResponse:
     response = HttpResponseRedirect(target)
     theme = request.POST.get("theme", "")
     if theme in THEMES:
-        response.set_cookie(_COOKIE, theme, max_age=_YEAR_SECONDS, samesite="Lax", httponly=True, secure=request.is_secure())
+        response.set_cookie(
+            _COOKIE, theme, max_age=_YEAR_SECONDS, samesite="Lax", httponly=True, secure=request.is_secure()
+        )
     return response

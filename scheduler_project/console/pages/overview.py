@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -58,14 +59,18 @@ def overview(request: HttpRequest) -> HttpResponse:
         shown["failures_address"] = _runs(_FAILURES)
     if may["workers"]:
         workers = Worker.objects.with_state(now, timedelta(seconds=conf().suspect_after_seconds))
-        shown["sick"] = list(workers.filter(state__in=SICK).order_by("name")[:_SHOWN])
+        shown["sick"] = list(workers.filter(Q(state__in=SICK)).order_by("name")[:_SHOWN])
         shown["figures"].append(_of_workers(workers, len(shown["sick"])))
         shown["any_worker"] = workers.exists()
     if may["tasks"]:
         shown["upcoming"] = list(_upcoming())
-        shown["paused"] = list(Task.objects.live().filter(paused_at__isnull=False).order_by("-paused_at", "pk")[:_SHOWN])
+        shown["paused"] = list(
+            Task.objects.live().filter(paused_at__isnull=False).order_by("-paused_at", "pk")[:_SHOWN]
+        )
         shown["any_task"] = Task.objects.live().exists()
-    shown["missing"] = [name for name, has in zip((VIEW_RUNS, VIEW_TASKS, VIEW_WORKERS), may.values(), strict=True) if not has]
+    shown["missing"] = [
+        name for name, has in zip((VIEW_RUNS, VIEW_TASKS, VIEW_WORKERS), may.values(), strict=True) if not has
+    ]
     part = "overview_live.html" if request.htmx else "overview.html"  # type: ignore[attr-defined]
     return show(request, part, shown)
 
@@ -75,7 +80,9 @@ def _of_runs(now: datetime) -> list[Figure]:
 
     oldest = min((head.due_at for head in heads()), default=None)
     waiting_since = oldest if oldest is not None and oldest <= now else None
-    found = {text: pages.count(parse(text, now=now)) for text in ("is:running", "is:waiting", _FAILURES, "is:quarantined")}
+    found = {
+        text: pages.count(parse(text, now=now)) for text in ("is:running", "is:waiting", _FAILURES, "is:quarantined")
+    }
     running, waiting, failed, held = found.values()
     return [
         Figure(_("Running"), str(running), _runs("is:running"), "busy" if running.number else "quiet"),
@@ -91,7 +98,9 @@ def _of_runs(now: datetime) -> list[Figure]:
 def _of_workers(workers: Any, sick: int) -> Figure:
     online = workers.filter(state=WorkerState.ONLINE.value).count()
     note = _("%(count)d online") % {"count": online}
-    return Figure(_("Sick workers"), str(sick), reverse("console:workers"), "bad" if sick or not online else "ok", note=note)
+    return Figure(
+        _("Sick workers"), str(sick), reverse("console:workers"), "bad" if sick or not online else "ok", note=note
+    )
 
 
 def _upcoming() -> Any:

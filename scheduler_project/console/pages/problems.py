@@ -72,5 +72,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
     if not _is_console(request):
         return stock(request, reason)
-    body = errors.body(403, request, code="request.csrf", title=_("This form is not valid any more."), detail=_("Go back, load the page again and repeat it."))
+    body = errors.body(
+        403,
+        request,
+        code="request.csrf",
+        title=_("This form is not valid any more."),
+        detail=_("Go back, load the page again and repeat it."),
+    )
     return _page(request, 403, body, {})

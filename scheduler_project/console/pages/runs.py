@@ -147,7 +147,9 @@ def _log(run: TaskRun, after: int) -> dict[str, Any]:
     attempt = after >> 32
     chunks = []
     for chunk in found.chunks:
-        chunks.append({"text": chunk.text, "stream": chunk.stream, "begins": chunk.attempt if chunk.attempt != attempt else 0})
+        chunks.append(
+            {"text": chunk.text, "stream": chunk.stream, "begins": chunk.attempt if chunk.attempt != attempt else 0}
+        )
         attempt = chunk.attempt
     return {"chunks": chunks, "next": found.next, "more": more and not found.complete, "complete": found.complete}
 

@@ -6,12 +6,15 @@ import json
 import re
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
+
+from tasks_app.text import line_of_error
 
 register = template.Library()
 
@@ -66,12 +69,18 @@ def word(value: str) -> str:
 def when(context: template.Context, at: datetime | None, form: str = "age") -> SafeString:
     """An instant as its age (or `clock`: the time of day); the other one and the date on hover."""
     if at is None:
-        return format_html('<span class="none">–</span>')
+        return format_html('<span class="none">{}</span>', "–")
     now: datetime = context["now"]
     exact = at.strftime("%Y-%m-%d %H:%M:%S UTC")
     text = age(at - now) if form == "age" else at.strftime("%H:%M:%S" if at.date() == now.date() else "%m-%d %H:%M:%S")
     title = exact if form == "age" else f"{exact}, {age(at - now)}"
     return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), title, text)
+
+
+@register.simple_tag(takes_context=True)
+def since(context: template.Context, at: datetime | None) -> str:
+    """How long something has been going on."""
+    return took((context["now"] - at) / timedelta(milliseconds=1)) if at is not None else "–"
 
 
 def age(distance: timedelta) -> str:
@@ -89,16 +98,19 @@ def rough(seconds: float) -> str:
         return _("%(n)d s") % {"n": seconds}
     if seconds < 3600:
         return _("%(n)d min") % {"n": seconds // 60}
+    if seconds < 48 * 3600 and seconds % 3600 < 60:
+        return _("%(n)d h") % {"n": seconds // 3600}
     if seconds < 48 * 3600:
         return _("%(n)d h %(m)02d min") % {"n": seconds // 3600, "m": seconds % 3600 // 60}
     return _("%(n)d d") % {"n": seconds // 86400}
 
 
 @register.filter
-def took(ms: float | None) -> str:
+def took(ms: float | str | None) -> str:
     """A duration in milliseconds: "18 ms", "3.1 s", "2 min 05 s"."""
-    if ms is None:
+    if ms is None or ms == "":
         return "–"
+    ms = float(ms)
     if ms < 1000:
         return _("%(n)d ms") % {"n": ms}
     if ms < 60_000:
@@ -111,7 +123,9 @@ def took(ms: float | None) -> str:
 @register.filter
 def spaced(seconds: float | None) -> str:
     """An interval: "every 60 s"."""
-    return _("every %(time)s") % {"time": took(seconds * 1000)} if seconds is not None else "–"
+    if seconds is None:
+        return "–"
+    return _("every %(time)s") % {"time": took(seconds * 1000) if seconds < 60 or seconds % 60 else rough(seconds)}
 
 
 @register.filter
@@ -129,13 +143,7 @@ def plain(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
-@register.filter
-def headline(text: str) -> str:
-    """The line of an error that says most: the last one of a traceback, else the first."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return ""
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+register.filter("headline", line_of_error)
 
 
 @register.filter
@@ -171,6 +179,10 @@ def act(
 @register.inclusion_tag("console/copies.html", takes_context=True)
 def copies(context: template.Context, method: str, path: str, command: str) -> dict[str, Any]:
     """What a button does, to be copied: as a request to the API and as a command."""
-    address = context["request"].build_absolute_uri(f"/api/v1/{path}")
+    address = context["request"].build_absolute_uri(f"/api/v1/{quote(path)}")
     ask = "" if method == "GET" else f" -X {method}"
-    return {"curl": f'curl{ask} {address} -H "Authorization: Bearer $TOKEN"', "command": f"manage.py {command}"}
+    return {
+        "curl": f'curl{ask} {address} -H "Authorization: Bearer $TOKEN"',
+        "command": f"manage.py {command}",
+        "about": command,
+    }

@@ -17,7 +17,6 @@ from scheduler_project.api.parsing import MalformedBody, text_of
 from scheduler_project.console.pages.frame import show
 from scheduler_project.console.pages.gate import action, author, page
 from tasks_app import services
-from tasks_app.clock import clock
 from tasks_app.models import Task, TaskRun
 from tasks_app.search import pages
 from tasks_app.search.grammar import quoted
@@ -113,7 +112,9 @@ def _strip(runs: Sequence[TaskRun]) -> list[dict[str, Any]]:
 def _rank(runs: Sequence[TaskRun], percent: int) -> int | None:
     """The nearest rank of the durations of those that completed."""
     done = RunStatus.COMPLETED.value
-    taken = sorted(run.execution_duration_ms for run in runs if run.status == done and run.execution_duration_ms is not None)
+    taken = sorted(
+        run.execution_duration_ms for run in runs if run.status == done and run.execution_duration_ms is not None
+    )
     return taken[max(0, -(-len(taken) * percent // 100) - 1)] if taken else None
 
 
@@ -139,7 +140,7 @@ def pause(request: HttpRequest, task_id: int) -> HttpResponse:
 
 
 @action(CHANGE)
-def resume(request: HttpRequest, task_id: int) -> HttpResponse:
+def resume(_request: HttpRequest, task_id: int) -> HttpResponse:
     """Runs start again."""
     services.resume_task(task_id)
     return HttpResponseRedirect(reverse("console:task", args=[task_id]))

@@ -77,7 +77,7 @@ def drain(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @action(CHANGE)
-def resume(request: HttpRequest, name: str) -> HttpResponse:
+def resume(_request: HttpRequest, name: str) -> HttpResponse:
     """It takes work again."""
     from dispatch.services import resume_worker
 
