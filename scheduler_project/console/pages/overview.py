@@ -59,8 +59,9 @@ def overview(request: HttpRequest) -> HttpResponse:
         shown["failures_address"] = _runs(_FAILURES)
     if may["workers"]:
         workers = Worker.objects.with_state(now, timedelta(seconds=conf().suspect_after_seconds))
-        shown["sick"] = list(workers.filter(Q(state__in=SICK)).order_by("name")[:_SHOWN])
-        shown["figures"].append(_of_workers(workers, len(shown["sick"])))
+        sick = workers.filter(Q(state__in=SICK))
+        shown["sick"] = list(sick.order_by("name")[:_SHOWN])
+        shown["figures"].append(_of_workers(workers, sick.count()))
         shown["any_worker"] = workers.exists()
     if may["tasks"]:
         shown["upcoming"] = list(_upcoming())

@@ -2,7 +2,7 @@
 // Nothing here is needed to use the console: without it the page shows what it showed when it was loaded.
 (function () {
   "use strict";
-  const BUSY_SECONDS = 3, IDLE_SECONDS = 8, STALE_SECONDS = 12;
+  const BUSY_SECONDS = 3, IDLE_SECONDS = 8, STALE_SECONDS = 12, GIVEN_UP_SECONDS = 10;
   const badge = document.getElementById("badge");
   const now = () => performance.now() / 1000;
   let asked = now(), answered = now(), waiting = 0;
@@ -31,6 +31,8 @@
     if (!parts.length || document.hidden) return;
     const paused = selecting();
     const every = parts.some((part) => part.dataset.live === "busy") ? BUSY_SECONDS : IDLE_SECONDS;
+    // An answer to an element that is gone by then may never be heard of; htmx itself gives up before this.
+    if (now() - asked > GIVEN_UP_SECONDS) waiting = 0;
     if (!paused && waiting <= 0 && now() - asked >= every) {
       asked = now();
       parts.forEach((part) => window.htmx.trigger(part, "signalbox:tick"));
@@ -40,6 +42,8 @@
   if (badge && window.htmx) {
     badge.setAttribute("aria-live", "off");
     document.body.addEventListener("htmx:beforeRequest", () => { waiting += 1; });
+    // An answer that was on its way when the reader began to select: it is asked for again afterwards.
+    document.body.addEventListener("htmx:beforeSwap", (event) => { if (event.target.dataset.live && selecting()) event.detail.shouldSwap = false; });
     document.body.addEventListener("htmx:afterRequest", (event) => {
       waiting -= 1;
       if (event.detail.successful) answered = now();
