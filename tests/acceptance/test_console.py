@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from tests.console.measuring import LOOKS, complaints, seen
 from tests.console.site import CONSOLE, Site, browser, logged_in, site
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -19,8 +19,6 @@ REQUESTS_MAX = 10
 BYTES_MAX = 60 * 1024
 #: How long to wait for what should happen soon; nothing is measured by it.
 PATIENCE_MS = 40_000
-LOOKS = [(theme, language) for theme in ("light", "dark") for language in ("en", "zh-hans")]
-WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 
 
 @pytest.fixture(scope="module")
@@ -44,50 +42,23 @@ def ada(here: Site, started: Any) -> Iterator[Any]:
     """A page of somebody who is logged in; every error in it is an error of the test."""
     context = logged_in(here, started)
     page = context.new_page()
-    errors = watched(page)
+    errors = complaints(page)
     yield page
     context.close()
     assert errors == []
 
 
-def watched(page: Any) -> list[str]:
-    """What the browser complains about from now on: the policy, scripts, missing files."""
-    errors: list[str] = []
-    page.on("console", lambda message: errors.append(message.text) if message.type in {"error", "warning"} else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    return errors
-
-
 @pytest.mark.parametrize(("theme", "language"), LOOKS)
 def test_every_page_is_light_keeps_to_the_policy_and_is_accessible(here, started, theme, language):
-    context = logged_in(here, started, theme=theme, language=language)
-    problems: dict[str, Any] = {}
-    for name, path in here.pages.items():
-        page = context.new_page()
-        errors, hosts, wire = watched(page), [], {"bytes": 0}
-        network = page.context.new_cdp_session(page)
-        network.send("Network.enable")
-        network.send("Network.setCacheDisabled", {"cacheDisabled": True})
-        network.on(
-            "Network.loadingFinished",
-            lambda event, wire=wire: wire.update(bytes=wire["bytes"] + event["encodedDataLength"]),
-        )
-        page.on("request", lambda request, hosts=hosts: hosts.append(urlsplit(request.url).netloc))
-        page.goto(here.address + CONSOLE + path)
-        expected = {"Failed to load resource: the server responded with a status of 400 (Bad Request)",
-                    "Failed to load resource: the server responded with a status of 404 (Not Found)"}  # fmt: skip
-        axe = Axe().run(page, options=WCAG).response["violations"]
-        found = [error for error in errors if not (name in {"runs-refused", "problem"} and error in expected)]
-        if found or axe or set(hosts) != {urlsplit(here.address).netloc}:
-            problems[name] = (found, [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in axe], set(hosts))
-        if len(hosts) > REQUESTS_MAX or not 1000 < wire["bytes"] <= BYTES_MAX:
-            problems[name, "weight"] = (len(hosts), wire["bytes"])
-        assert page.evaluate("document.documentElement.lang") == language
-        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 20, 27)"
-        assert dark == (theme == "dark")
-        page.close()
-    context.close()
-    assert problems == {}, json.dumps({str(name): str(what) for name, what in problems.items()}, indent=1)
+    pages = list(seen(here, started, theme, language))
+    assert len(pages) == len(here.pages)
+    for page in pages:
+        assert page.shown == (theme, language), page.label
+        assert page.complaints == [], page.label
+        assert page.findings == [], page.label
+        assert set(page.requests) == {urlsplit(here.address).netloc}, page.label
+        assert len(page.requests) <= REQUESTS_MAX, page.label
+        assert 1000 < page.wire_bytes <= BYTES_MAX, page.label
 
 
 def test_the_badge_turns_stale_when_the_server_dies_and_recovers(here, started):

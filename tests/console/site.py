@@ -69,11 +69,12 @@ class Site:
             "SIGNALBOX_STATE_DIR": str(self.folder / "state"),
         }
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str, seconds: float = 100) -> str:
         """What a Python program of ours prints."""
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True, timeout=100
-        )
+            [sys.executable, *arguments], cwd=ROOT, env=self.environment(), capture_output=True, text=True,
+            timeout=seconds,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

@@ -2,7 +2,8 @@
 // Nothing here is needed to use the console: without it the page shows what it showed when it was loaded.
 (function () {
   "use strict";
-  const BUSY_SECONDS = 3, IDLE_SECONDS = 8, STALE_SECONDS = 12, GIVEN_UP_SECONDS = 10;
+  const BUSY_SECONDS = 3, IDLE_SECONDS = 8, STALE_SECONDS = 11.5, GIVEN_UP_SECONDS = 10;
+  // Looked at every half second: shown before twelve are over.
   const badge = document.getElementById("badge");
   const now = () => performance.now() / 1000;
   let asked = now(), answered = now(), waiting = 0;
@@ -18,11 +19,11 @@
     if (badge.textContent !== text) badge.textContent = text;
   }
   function show(paused) {
-    const age = Math.floor(now() - answered);
+    const age = now() - answered;
     // What is being read stands still on purpose; it is out of date only when nobody answers.
     if (paused) say("paused", badge.dataset.pausedText);
     else if (age >= STALE_SECONDS) say("stale", badge.dataset.staleText);
-    else say("", badge.dataset.liveText + ", " + age + " " + badge.dataset.seconds);
+    else say("", badge.dataset.liveText + ", " + Math.floor(age) + " " + badge.dataset.seconds);
     document.documentElement.classList.toggle("is-stale", !paused && age >= STALE_SECONDS);
   }
   function tick() {
