@@ -51,7 +51,7 @@ def _running(run: TaskRun) -> Explanation:
 
 
 def _quarantined(run: TaskRun) -> Explanation:
-    text = _("It took its worker down %(count)d times and was set aside: %(error)s")
+    text = _("It was set aside after %(count)d deaths of its worker or process: %(error)s")
     return Explanation(
         "quarantined", text % {"count": run.crash_count, "error": _first_line(run)},
         remedy=_("Find out what kills the worker, then release the run or cancel it."),
