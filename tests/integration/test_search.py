@@ -129,7 +129,7 @@ def test_streams_that_were_left_at_different_places_lose_nothing(monkeypatch):
     # The index of one state is dense with others' runs, the one of the other state is not.
     busy, rare = a_task("busy"), a_task("rare")
     wanted = []
-    for status, count in (("FAILED", 130), ("TIMEOUT", 20)):
+    for status, count in (("TIMEOUT", 20), ("FAILED", 130)):
         for task in (rare, busy):
             ids = services.trigger_many(task, [{}] * (3 if task is rare else count))
             TaskRun.objects.filter(pk__in=ids).update(status=status, completed_at=clock.now())
