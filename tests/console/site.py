@@ -67,6 +67,8 @@ class Site:
             "SIGNALBOX_DATABASE_URL": self.database_url,
             "SIGNALBOX_BROKER_URL": self.broker_url,
             "SIGNALBOX_STATE_DIR": str(self.folder / "state"),
+            # No worker of the scenes sends heartbeats.
+            "SIGNALBOX_WORKERS__SUSPECT_AFTER_SECONDS": "3600",
         }
 
     def run(self, *arguments: str, seconds: float = 100) -> str:
