@@ -117,6 +117,19 @@ def test_nothing_moves_under_an_open_menu_or_a_selection(here, ada):
     ada.wait_for_selector("#badge.paused", timeout=PATIENCE_MS)
 
 
+@pytest.mark.parametrize("width", [420, 1440])
+def test_every_menu_opens_inside_the_window(here, ada, width):
+    ada.set_viewport_size({"width": width, "height": 900})
+    for path in ("runs/", "tasks/", "workers/", f"runs/{here.runs['failed']}/", f"tasks/{here.runs['task']}/"):
+        ada.goto(here.address + CONSOLE + path)
+        for menu in ada.locator("details.menu").all():
+            menu.locator("summary").click()
+            box = menu.locator(".sheet").bounding_box()
+            assert box["x"] >= 0, path
+            assert box["x"] + box["width"] <= width, path
+            ada.keyboard.press("Escape")
+
+
 def test_keys_search_step_and_go(here, ada):
     ada.goto(here.address + CONSOLE)
     ada.keyboard.press("g")
