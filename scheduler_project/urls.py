@@ -16,11 +16,12 @@ from scheduler_project.api import errors
 admin.autodiscover()
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
+    path("", RedirectView.as_view(pattern_name="console:overview"), name="home"),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("metrics", health.metrics),
     path("login/once/<str:token>/", login_once, name="login-once"),
+    path("console/", include("scheduler_project.console.pages.urls")),
     path("admin/", admin.site.urls),
     path(
         "api/v1/openapi.yaml",
@@ -31,7 +32,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/", csrf_exempt(errors.page_not_found)),
 ]
 
-handler400 = "scheduler_project.api.errors.bad_request"
-handler403 = "scheduler_project.api.errors.permission_denied"
-handler404 = "scheduler_project.api.errors.page_not_found"
-handler500 = "scheduler_project.api.errors.server_error"
+handler400 = "scheduler_project.console.pages.problems.bad_request"
+handler403 = "scheduler_project.console.pages.problems.permission_denied"
+handler404 = "scheduler_project.console.pages.problems.page_not_found"
+handler500 = "scheduler_project.console.pages.problems.server_error"

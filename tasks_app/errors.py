@@ -96,6 +96,18 @@ class StaleTransition(SignalboxError):
     message = gettext_noop("The run is no longer in a state that allows this.")
 
 
+class InvalidSearch(SignalboxError):
+    """The search cannot be understood. `term` is the part that is wrong, `suggestion` what may have been meant."""
+
+    code = "search.invalid"
+    message = gettext_noop("The search cannot be understood.")
+
+    def __init__(self, term: str, problem: str, *, suggestion: str = "") -> None:
+        """Keep the term, what is wrong with it, and what it may have been meant to be."""
+        self.term, self.suggestion = term, suggestion
+        super().__init__(problem, term=term)
+
+
 class MessageRefused(SignalboxError):
     """A message from the broker is not one of ours, not intact, or of a version that is not known here."""
 

@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import Any, Self
 
 
+def line_of_error(text: str) -> str:
+    """The line of an error that says most: the last one of a traceback, else the first; empty where there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+
+
 class Text(str):
     """An English text that remembers its template and values.
 

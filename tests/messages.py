@@ -22,7 +22,7 @@ LANGUAGES = ("zh_Hans",)
 
 ONE = {"_", "_lazy", "_text", "gettext", "gettext_lazy", "gettext_noop", "Text"}
 MANY = {"ngettext", "ngettext_lazy"}
-_TAG = re.compile(r"{%\s*(?:translate|trans)\s+\"([^\"]+)\"")
+_TAG = re.compile(r"""{%\s*(?:translate|trans)\s+(["'])(.+?)\1""")
 
 Key = tuple[str, str]
 
@@ -37,7 +37,7 @@ def collected() -> dict[Key, list[tuple[str, int]]]:
     for path in sorted((ROOT / "templates").rglob("*.html")):
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             for match in _TAG.finditer(text):
-                found.setdefault((match[1], ""), []).append((str(path.relative_to(ROOT)), number))
+                found.setdefault((match[2], ""), []).append((str(path.relative_to(ROOT)), number))
     return found
 
 

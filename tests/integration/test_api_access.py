@@ -269,7 +269,7 @@ def test_a_token_pair_of_another_family_is_not_touched_by_signing_out(ada):
 
 
 def test_the_root_leads_to_the_console():
-    assert Client().get("/").headers["Location"] == "/admin/"
+    assert Client().get("/").headers["Location"] == "/console/"
 
 
 def test_liveness_and_readiness_name_what_they_looked_at():

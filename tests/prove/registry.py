@@ -12,7 +12,7 @@ from typing import Any, Final
 from tests.prove.claim import Claim
 
 #: Modules with a list CLAIMS, in the order in which they are measured.
-SOURCES: Final = ("tests.faults.claims", "tests.brokers.claims", "tests.benchmarks.claims")
+SOURCES: Final = ("tests.faults.claims", "tests.brokers.claims", "tests.benchmarks.claims", "tests.console.claims")
 
 
 class DuplicateClaim(Exception):

@@ -1,4 +1,4 @@
-"""`manage.py run_web`: the REST interface and the admin, by gunicorn."""
+"""`manage.py run_web`: the console, the REST interface and the admin, by gunicorn."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Server(BaseApplication):
 class Command(BaseCommand):
     """Serve HTTP."""
 
-    help: Any = _lazy("Serve the REST interface and the admin until SIGTERM.")
+    help: Any = _lazy("Serve the console, the REST interface and the admin until SIGTERM.")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Options of the command."""
