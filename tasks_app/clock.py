@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from django.db import DatabaseError, connection
+from django.db import Error as DatabaseFailure
+from django.db import connection
+
+#: How soon a clock that has never been read tries again.
+RETRY_SECONDS = 1.0
 
 
 class Clock(Protocol):
@@ -31,9 +35,13 @@ class DatabaseClock:
     With SIGNALBOX_CLOCK_RATE (tests) time passes that many times faster from SIGNALBOX_CLOCK_ORIGIN (epoch seconds) on.
     """
 
-    def __init__(self, resync_seconds: float = 30.0) -> None:
-        """Nothing is read before the first `now`."""
+    def __init__(self, resync_seconds: float = 30.0, *, host_until_read: bool = False) -> None:
+        """Nothing is read before the first `now`, which raises django.db.Error while the database is away.
+
+        host_until_read: until it could be read, the host's clock is good enough. For times that are only reported.
+        """
         self._resync_seconds = resync_seconds
+        self._host_until_read = host_until_read
         self._lock = threading.Lock()
         self._base: datetime | None = None
         self._base_monotonic = 0.0
@@ -60,10 +68,16 @@ class DatabaseClock:
             connection.ensure_connection()
             before = time.monotonic()
             read = self._read()
-        except DatabaseError:
-            if self._base is None:
+        except DatabaseFailure:
+            if self._base is None and not self._host_until_read:
                 raise
-            self._synced_monotonic = before  # go on with the old offset, try again later
+            if not connection.in_atomic_block:
+                connection.close()
+            # Go on with the old offset, or with none, and try again later.
+            self._synced_monotonic = before
+            if self._base is None:
+                self._base, self._base_monotonic = datetime.now(UTC), time.monotonic()
+                self._synced_monotonic = before - self._resync_seconds + RETRY_SECONDS
             return
         after = time.monotonic()
         self._base, self._base_monotonic, self._synced_monotonic = read, (before + after) / 2, after

@@ -134,7 +134,8 @@ class WorkerProcess:
         planner.read_as_planned()
         self.app.conf.broker_transport_options = CONFIRMED
         settings = tasks_conf()
-        child_clock = DatabaseClock()
+        # What a body was permitted it may begin while the database is away, also as the first one of its process.
+        child_clock = DatabaseClock(host_until_read=True)
         attach(
             self.app.tasks.values(),
             Child(

@@ -357,6 +357,8 @@ class System:
         if role.process.returncode != -signal.SIGKILL and role.label not in self.draining:
             self.say(f"  {role.label} ended by itself with {role.process.returncode}\n{role.log()}")
             self.ended.append(f"{role.label}: {role.process.returncode}")
+            # Whether it may is for the nemesis to say; what it held is lost with it in any case.
+            self.note("kill", pid=role.pid, main=role.pid, note=f"{role.label} ended by itself")
         self.draining.discard(role.label)
         release(role.pid)
         role.start()
