@@ -354,6 +354,22 @@ def test_acknowledgements_that_a_cut_connection_kept_back_are_sent_by_the_next_o
             until(lambda: length(redis_server, queue) == 0, "acknowledged by the next")
 
 
+def test_an_acknowledgement_after_the_end_of_its_channel_is_no_error_and_sent_by_another(redis_server, queue):
+    with TcpProxy(redis_server.port) as proxy:
+        with connected(stream_url(redis_server)) as sender:
+            publish(sender, queue, range(40))
+        with suppress(OSError, OperationalError), connected(stream_url(redis_server, proxy.port)) as connection:
+            taker = Taker(connection, queue, ack=False)
+            taker.take(40)
+            proxy.refuse()
+        assert held(redis_server, queue) == 40, "nothing could be put back"
+        proxy.accept()
+        for message in taker.messages:
+            message.ack()
+        with connected(stream_url(redis_server, proxy.port)) as connection, connection.channel():
+            until(lambda: length(redis_server, queue) == 0, "acknowledged by the next")
+
+
 def test_an_emptied_server_is_read_on_after_a_moment(server, queue):
     with connected(stream_url(server)) as connection, connected(stream_url(server)) as sender:
         taker = Taker(connection, queue)

@@ -34,10 +34,14 @@ class Acknowledgements:
         self._streams, self._client, self._batch = streams, client, batch
         self._gathered: deque[wire.Entry] = deque()
         self._sending = threading.Lock()
+        self._heir: Callable[[list[wire.Entry]], None] | None = None
         self.some = threading.Event()
 
     def add(self, entry: wire.Entry) -> None:
-        """This one is done with."""
+        """This one is done with. After `hand_over` it is the heir's to say so."""
+        if self._heir is not None:
+            self._heir([entry])
+            return
         self._gathered.append(entry)
         if len(self._gathered) >= self._batch:
             self.send()
@@ -60,12 +64,14 @@ class Acknowledgements:
                 self.some.set()
                 logger.debug("acknowledgements not sent", extra={"error": type(error).__name__})
 
-    def left(self) -> list[wire.Entry]:
-        """What could not be sent; it is nobody's from now on."""
+    def hand_over(self, heir: Callable[[list[wire.Entry]], None]) -> None:
+        """The channel is closed: what could not be sent, and what a body acknowledges yet, goes to the heir."""
         with self._sending:
+            self._heir = heir
             left = list(self._gathered)
             self._gathered.clear()
-        return left
+        if left:
+            heir(left)
 
 
 class Keeper:
@@ -97,11 +103,17 @@ class Keeper:
     def _loop(self) -> None:
         renew_at = time.monotonic() + self._renew_seconds
         while not self._stopping:
-            if self._acks.some.wait(timeout=max(0.0, renew_at - time.monotonic())) and not self._stopping:
-                time.sleep(ACK_SECONDS)
-                self._acks.send()
-            if time.monotonic() >= renew_at and not self._stopping:
-                renew_at = time.monotonic() + self._renewed()
+            try:
+                if self._acks.some.wait(timeout=max(0.0, renew_at - time.monotonic())) and not self._stopping:
+                    time.sleep(ACK_SECONDS)
+                    self._acks.send()
+                if time.monotonic() >= renew_at and not self._stopping:
+                    renew_at = time.monotonic() + self._renewed()
+            except Exception:
+                # A channel that is closed this very moment has no connection to make a client of.
+                if not self._stopping:
+                    logger.exception("a consumer's thread failed, it goes on")
+                    time.sleep(1.0)
 
     def _renewed(self) -> float:
         """Seconds until the next time; sooner when the server did not answer."""

@@ -271,6 +271,7 @@ class Channel(stock.Channel):
         if now - self._looked_at < self.consumer_lease / 3:
             return
         self._looked_at = now
+        self._send_left_over()
         client = self.plain_client()
         for queue in self.active_queues:
             room = min(TAKE_OVER_MAX, self._room())
@@ -302,7 +303,7 @@ class Channel(stock.Channel):
             self.acks.send()
             super().close()
         finally:
-            self._keep_left_over()
+            self.acks.hand_over(self._keep_left_over)
             if self._keeper.started:
                 self._leave(client)
             client.connection_pool.disconnect()
@@ -329,11 +330,9 @@ class Channel(stock.Channel):
             self.acks.add(entry)
         self.acks.send()
 
-    def _keep_left_over(self) -> None:
-        left = self.acks.left()
-        if left:
-            with _left_over_lock:
-                _left_over.setdefault(self._place, deque(maxlen=10_000)).extend(left)
+    def _keep_left_over(self, left: list[wire.Entry]) -> None:
+        with _left_over_lock:
+            _left_over.setdefault(self._place, deque(maxlen=10_000)).extend(left)
 
 
 class Transport(stock.Transport):
