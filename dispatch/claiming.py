@@ -4,10 +4,10 @@ The queues' rows are locked first, and in the transaction of the claim: SKIP LOC
 dispatchers count the same credit and spend it twice. A queue that somebody else holds is left to them; nobody waits for
 a queue, so the order in which they are locked does not matter.
 
-One thing is done without the lock: when the bell rings and the last look left slots free, `at_once` takes as many due
-rows as there are such slots, and asks for nothing before. That is what a run on an idle system is spared: a whole
-exchange with the database. Several dispatchers may so send more than there are slots, each at most once as many; these
-wait a moment at the broker, and the next look counts them.
+One thing is done without the lock: when the bell rings and the last look left credit, `at_once` takes as many due rows
+as there is of that, at most one a slot, and asks for nothing before. That is what a run on an idle system is spared: a
+whole exchange with the database. Several dispatchers may so send more than there is credit for, each at most once as
+many; these wait a moment at the broker, and the next look counts them.
 
 Rows are taken priority by priority, each with equality on queue and priority: then the index `run_claim` gives them
 in order, and the scan ends at the first row that is not due yet. One query over all priorities would read every row
@@ -58,11 +58,14 @@ class Round:
 
 
 class Ready(NamedTuple):
-    """The queue and the priority that were served last, and the slots that were left free by that."""
+    """The queue and the priority that were served last, and the credit that was left, at most one a slot.
+
+    Credit and not free slots: a run that has ended counts as running until its report has come.
+    """
 
     queue: str
     priority: int
-    slots: int
+    credit: int
 
 
 class Claiming:
@@ -80,23 +83,21 @@ class Claiming:
         self._ready: Ready | None = None
 
     def at_once(self, now: datetime, *, without: Sequence[str] = ()) -> list[Claimed]:
-        """Due rows for slots that were free at the last look, in one exchange; none where the database has no bell.
+        """Due rows for the credit that the last look left, in one exchange; none where the database has no bell.
 
-        From the queue and of the priority that were served last: what else became due comes with the next round. When
-        that was a wrong guess, nothing is guessed until rows were found by a look again.
+        From the queue and of the priority that were served last: what else became due comes with the next round.
         """
-        ready, self._ready = self._ready, None
-        if ready is None or ready.slots <= 0 or ready.queue in without or connection.vendor != "postgresql":
+        ready = self._ready
+        if ready is None or ready.credit <= 0 or ready.queue in without or connection.vendor != "postgresql":
             return []
         with transaction.atomic():
-            values = {"queue": ready.queue, "priority": ready.priority, "now": now, ClaimStatement.COUNT: ready.slots}
+            values = {"queue": ready.queue, "priority": ready.priority, "now": now, ClaimStatement.COUNT: ready.credit}
             claimed = lifecycle.claim(
                 claim_statement(), now=now, permit_within=self._permit_within, values=values, durable=False
             )
             reach("claim.before_commit")
         reach("claim.after_commit")
-        if claimed:
-            self._ready = ready._replace(slots=ready.slots - len(claimed))
+        self._ready = ready._replace(credit=ready.credit - len(claimed))
         return claimed
 
     def round(self, now: datetime, at: float, *, without: Sequence[str] = (), expecting: bool = False) -> Round:
@@ -113,7 +114,7 @@ class Claiming:
             result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
             if not due:
                 if self._ready is not None and (load := loads.get(self._ready.queue)) is not None:
-                    self._ready = self._ready._replace(slots=load.free - load.dispatched)
+                    self._ready = self._ready._replace(credit=min(load.slots, load.free * 2 - load.dispatched))
                 return result
             wanted = self._last_due = {head.queue for head in due}
             with transaction.atomic(savepoint=False):
@@ -140,8 +141,7 @@ class Claiming:
         left = self._claim(result, due, credit_of, now)
         best = due[0]
         if (served := loads.get(best.queue)) is not None:
-            taken = credit_of[best.queue] - left[best.queue]
-            self._ready = Ready(best.queue, best.priority, served.free - served.dispatched - taken)
+            self._ready = Ready(best.queue, best.priority, min(served.slots, left[best.queue]))
 
     def _claim(
         self, result: Round, due: Sequence[queries.Head], credit_of: dict[str, int], now: datetime

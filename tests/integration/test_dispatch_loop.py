@@ -326,39 +326,48 @@ def test_a_guessed_queue_that_somebody_else_serves_is_left_to_them():
 
 @pytest.mark.postgresql_only
 class TestAtOnce:
-    """A rung dispatcher claims for slots that were free at its last look, before it looks again."""
+    """A rung dispatcher claims for the credit that its last look left, before it looks again."""
 
-    def served(self, slots: int = 3) -> Claiming:
+    def served(self, slots: int = 2) -> Claiming:
         AWorker(slots=slots, task_types=("a",))
         claiming = a_claiming()
         submitted(a_task(task_type="a"))
         assert len(claiming.round(NOW, 0.0).claimed) == 1
         return claiming
 
-    def test_what_is_due_is_taken_for_free_slots_and_no_more(self):
-        claiming = self.served(slots=3)
+    def test_what_is_due_is_taken_for_the_credit_that_is_left_and_no_more_than_one_a_slot(self):
+        claiming = self.served(slots=2)
         new = submitted(a_task(task_type="a"), count=5)
-        assert [run.id for run in claiming.at_once(NOW)] == new[:2]
-        assert claiming.at_once(NOW) == [], "no slot is free any more, as far as it knows"
+        assert [run.id for run in claiming.at_once(NOW)] == new[:2], "of two for each slot one is out"
+        assert claiming.at_once(NOW) == [], "no credit is left, as far as it knows"
         assert {status_of(pk) for pk in new[:2]} == {"DISPATCHED"}
 
-    def test_the_next_look_counts_what_was_taken_and_frees_slots_again(self):
-        claiming = self.served(slots=3)
+    def test_the_next_look_counts_what_was_taken(self):
+        claiming = self.served(slots=1)
         [first] = submitted(a_task(task_type="a"))
         assert [run.id for run in claiming.at_once(NOW)] == [first]
         assert claiming.round(NOW, 0.0, expecting=True).claimed == []
-        more = submitted(a_task(task_type="a"), count=3)
-        assert [run.id for run in claiming.at_once(NOW)] == more[:1]
+        submitted(a_task(task_type="a"))
+        assert claiming.at_once(NOW) == [], "two messages are out for one slot"
 
-    def test_nothing_is_guessed_before_a_look_and_after_a_wrong_guess(self):
+    def test_a_look_that_finds_nothing_due_finds_credit_again(self):
+        claiming = self.served(slots=1)
+        [first] = submitted(a_task(task_type="a"))
+        claiming.at_once(NOW)
+        TaskRun.objects.exclude(pk=first).delete()
+        assert claiming.round(NOW, 0.0, expecting=True).claimed == []
+        [more] = submitted(a_task(task_type="a"))
+        assert [run.id for run in claiming.at_once(NOW)] == [more]
+
+    def test_nothing_is_guessed_before_the_first_look_and_a_wrong_guess_takes_nothing(self):
         AWorker(slots=9, task_types=("a",))
         claiming = a_claiming()
         known = submitted(a_task(task_type="a"))
         assert claiming.at_once(NOW) == []
         assert [run.id for run in claiming.round(NOW, 0.0).claimed] == known
-        assert claiming.at_once(NOW) == [], "a wrong guess: nothing is due"
-        submitted(a_task(task_type="a"))
         assert claiming.at_once(NOW) == []
+        later = submitted(a_task(task_type="a"))
+        assert [run.id for run in claiming.at_once(NOW)] == later
 
     def test_a_paused_task_a_queue_that_is_left_out_and_a_later_time_are_kept_back(self):
         claiming = self.served()
@@ -367,7 +376,6 @@ class TestAtOnce:
         Task.objects.filter(pk=paused.pk).update(paused_at=NOW)
         submitted(a_task(task_type="a"), due_at=LATER)
         assert claiming.at_once(NOW) == []
-        claiming = self.served()
         submitted(a_task(task_type="a"))
         assert claiming.at_once(NOW, without=["a"]) == []
 
@@ -378,12 +386,10 @@ class TestAtOnce:
         bench.dispatcher._rung = True
         low, high = submitted(count=4, priority=5), submitted(count=1, priority=9)
         tick = bench.tick()
-        published = bench.published()
-        assert published[: len(first)] == first
-        assert set(published[len(first) :]) <= {*low, *high}
-        assert high[0] in published, "what is of a higher priority comes in the same turn"
-        assert tick.claimed == tick.published == len(published) - len(first)
-        assert len(published) <= 4, "no more than two for each free slot"
+        new = bench.published()[len(first) :]
+        assert new[:2] == low[:2], "of the priority that was served last"
+        assert new[2:] == high, "and the rest of the credit for the best"
+        assert tick.claimed == tick.published == 3
 
 
 @pytest.fixture
