@@ -114,7 +114,7 @@ class Claiming:
             result.next_due_at = min((head.due_at for head in heads if head.due_at > now), default=None)
             if not due:
                 if self._ready is not None and (load := loads.get(self._ready.queue)) is not None:
-                    self._ready = self._ready._replace(credit=min(load.slots, load.free * 2 - load.dispatched))
+                    self._ready = self._ready._replace(credit=min(load.slots, load.window_left))
                 return result
             wanted = self._last_due = {head.queue for head in due}
             with transaction.atomic(savepoint=False):

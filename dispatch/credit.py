@@ -55,6 +55,11 @@ class QueueLoad:
         """Slots in which nothing runs."""
         return max(0, self.slots - self.running)
 
+    @property
+    def window_left(self) -> int:
+        """What is left of two messages for each free slot; below 0 when more is out."""
+        return self.free * 2 - self.dispatched
+
 
 class LookAhead:
     """The adaptive part of one queue's window, as one dispatcher sees it."""
@@ -84,7 +89,7 @@ class LookAhead:
         if load.free == 0 and load.dispatched * 2 > self.ahead:
             self._used_up = True
             return 0
-        credit = max(0, load.free * 2 + self.ahead - load.dispatched)
+        credit = max(0, load.window_left + self.ahead)
         self._used_up = credit == 0
         return credit
 

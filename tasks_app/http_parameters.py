@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from tasks_app.text import Text
+from tasks_app.text import Text, encodable
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -109,7 +109,7 @@ def _url_problems(url: object) -> list[str]:
         return [Text('"url" must be a text that begins with http:// or https://')]
     if len(url) > URL_LENGTH_MAX:
         return [Text('"url" has at most %(limit)s characters, not %(length)s', limit=URL_LENGTH_MAX, length=len(url))]
-    if _NOT_IN_URL.search(url) or not _encodable(url):
+    if _NOT_IN_URL.search(url) or not encodable(url):
         return [Text('"url" holds characters that must be percent-encoded')]
     parts = _split(url)
     if parts is None:
@@ -158,7 +158,7 @@ def _body_problems(given: Mapping[str, Any]) -> list[str]:
     body = given.get("body", "")
     if not isinstance(body, str):
         return [Text('"%(key)s" must be a text', key="body")]
-    return [] if _encodable(body) else [Text("not valid Unicode text")]
+    return [] if encodable(body) else [Text("not valid Unicode text")]
 
 
 def _spans(statuses: object) -> list[tuple[int, int]] | None:
@@ -174,11 +174,3 @@ def _spans(statuses: object) -> list[tuple[int, int]] | None:
         else:
             return None
     return spans if all(100 <= low <= high <= 599 for low, high in spans) else None
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

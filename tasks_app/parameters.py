@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks_app.text import Text
+from tasks_app.text import Text, encodable
 
 NAME_LENGTH_MAX: Final = 200
 TASK_TYPE_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
@@ -41,7 +41,7 @@ def text_problems(text: object, *, length_max: int) -> list[str]:
         return [Text("at most %(limit)s characters, not %(length)s", limit=length_max, length=len(text))]
     if "\x00" in text:
         return [Text("NUL characters cannot be stored")]
-    return [] if _encodable(text) else [Text("not valid Unicode text")]
+    return [] if encodable(text) else [Text("not valid Unicode text")]
 
 
 def name_problems(name: object) -> list[str]:
@@ -53,7 +53,7 @@ def name_problems(name: object) -> list[str]:
         problems.append(Text("at most %(limit)s characters, not %(length)s", limit=NAME_LENGTH_MAX, length=len(name)))
     if _CONTROL.search(name):
         problems.append(Text("no control characters"))
-    if not _encodable(name):
+    if not encodable(name):
         problems.append(Text("not valid Unicode text"))
     return problems
 
@@ -98,11 +98,3 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tasks_app.text import Text
+from tasks_app.text import Text, encodable
 
 #: Names in `env` that are ours.
 RESERVED: Final = "SIGNALBOX_"
@@ -85,14 +85,6 @@ def _text_problems(parameters: Mapping[str, Any]) -> list[str]:
     texts = [*argv_of(parameters), *env, *env.values(), parameters.get("cwd") or ""]
     if any("\x00" in text for text in texts):
         return [Text("NUL characters cannot be passed to a command")]
-    if not all(_encodable(text) for text in [*texts, parameters.get("stdin") or ""]):
+    if not all(encodable(text) for text in [*texts, parameters.get("stdin") or ""]):
         return [Text("not valid Unicode text")]
     return []
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

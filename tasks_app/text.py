@@ -13,6 +13,15 @@ def line_of_error(text: str) -> str:
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
+def encodable(text: str) -> bool:
+    """Whether it is Unicode text that can be stored and sent: no half of a surrogate pair."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Text(str):
     """An English text that remembers its template and values.
 
