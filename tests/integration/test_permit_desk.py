@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import time
 from dataclasses import dataclass, field
@@ -333,8 +334,18 @@ def test_a_grant_is_good_for_its_time_and_its_incarnation_only():
 def a_start(grant) -> Start:
     return Start(
         run_id=grant.run_id, attempt=1, token=uuid4(), nonce=uuid4(), task_name="", executor="python", parameters={},
-        keep_running=False, seconds=1.0, grant=grant,
+        keep_running=False, seconds=1.0, incarnation=grant.incarnation, valid_until_ns=grant.valid_until_ns,
     )  # fmt: skip
+
+
+def test_a_permit_that_a_child_asked_for_is_good_for_its_incarnation_only():
+    scene = Scene()
+    scene.take(*dispatched(1))
+    scene.round()
+    asked_for = dataclasses.replace(a_start(scene.handed[0].grant()), valid_until_ns=None)
+    assert asked_for.still_good(scene.identity)
+    scene.identity.incarnation_id = uuid4()
+    assert not asked_for.still_good(scene.identity)
 
 
 def test_only_the_main_process_can_make_a_grant():

@@ -139,7 +139,8 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
             return _ignored("draining")
         record = child.seat.register(ticket.run_id, ticket.attempt, ticket.token.bytes, nonce.bytes)
         reach("worker.after_register")
-        answer = _ask(child, ticket, nonce)
+        incarnation = child.identity.incarnation_id
+        answer = _ask(child, ticket, nonce, incarnation)
         if answer is None:
             record.refuse()
             _hand_back(child, ticket.run_id, ticket.token, nonce, "the control plane did not answer")
@@ -159,6 +160,7 @@ def _deliver(child: Child, task: Any, inner: Traced, uuid: str, args: Any, kwarg
             parameters=answer.parameters,
             keep_running=answer.keep_running,
             seconds=(answer.deadline_at - child.clock.now()).total_seconds(),
+            incarnation=incarnation.bytes,
         )
         return _run(child, task, inner, uuid, request, start, record)
 
@@ -175,7 +177,8 @@ def _begin_granted(child: Child, task: Any, inner: Traced, uuid: str, request: d
         parameters=grant.parameters,
         keep_running=grant.keep_running,
         seconds=float(grant.timeout_seconds),
-        grant=grant,
+        incarnation=grant.incarnation,
+        valid_until_ns=grant.valid_until_ns,
     )
     with context.bind(
         run_id=grant.run_id, attempt=grant.attempt, worker_id=child.identity.worker_id, trace_id=grant.trace_id
@@ -195,7 +198,10 @@ def _begin_granted(child: Child, task: Any, inner: Traced, uuid: str, request: d
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a permit says about the body that may begin. seconds: how long it may take from now."""
+    """What a permit says about the body that may begin. seconds: how long it may take from now.
+
+    incarnation: under which it was asked for. valid_until_ns: how long one that came with the delivery may be used.
+    """
 
     run_id: int
     attempt: int
@@ -206,19 +212,23 @@ class Start:
     parameters: dict[str, Any]
     keep_running: bool
     seconds: float
-    grant: Grant | None = None
+    incarnation: bytes
+    valid_until_ns: int | None = None
 
     def still_good(self, identity: SharedIdentity) -> bool:
-        """Whether the grant that it came with may still be used; to be asked when the table says STARTED."""
-        return self.grant is None or (
-            boottime_ns() < self.grant.valid_until_ns and identity.incarnation_id.bytes == self.grant.incarnation
-        )
+        """Whether it may still be used; to be asked when the table says STARTED.
+
+        A worker that was judged over holds a valid lease again as soon as it has registered anew: what it was
+        permitted before is somebody else's by then, whatever the lease says.
+        """
+        in_time = self.valid_until_ns is None or boottime_ns() < self.valid_until_ns
+        return in_time and identity.incarnation_id.bytes == self.incarnation
 
 
-def _ask(child: Child, ticket: Ticket, nonce: UUID) -> Permitted | Refused | None:
+def _ask(child: Child, ticket: Ticket, nonce: UUID, incarnation: UUID) -> Permitted | Refused | None:
     """The control plane's answer; None when it could not be had in time."""
     asks = [PermitAsk(ticket.run_id, ticket.token, nonce)]
-    found = answers(child.control_plane, child.identity.incarnation_id, asks, worth_it=child.registry.lease_valid)
+    found = answers(child.control_plane, incarnation, asks, worth_it=child.registry.lease_valid)
     return found[0] if found else None
 
 
