@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TextIO
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.core.management.base import handle_default_options as apply_default_options
 from django.db import InterfaceError, OperationalError, ProgrammingError, connections
 from django.utils import translation
@@ -26,6 +26,7 @@ from django.utils.translation import gettext as _
 
 from scheduler_project.api.errors import said
 from scheduler_project.management.output import FORMATS, rendered
+from tasks_app.described_command import DescribedCommand
 from tasks_app.errors import InvalidTask, SignalboxError, TaskNotFound
 from tasks_app.models import Task
 from tasks_app.text import Text
@@ -43,7 +44,7 @@ class Exit(CommandError):
         super().__init__("", returncode=code)
 
 
-class PlainCommand(BaseCommand):
+class PlainCommand(DescribedCommand):
     """A command with errors on one line and exit codes of our own."""
 
     requires_system_checks = ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from django.core.management import ManagementUtility
+from django.core.management import ManagementUtility, get_commands, load_command_class
 from django.db import OperationalError, connection
 
 from scheduler_project.management import output
@@ -319,6 +319,24 @@ def test_a_list_of_fewer_than_one_is_refused(manage, limit):
     code, _, err = manage("run", "list", f"--limit={limit}")
     assert code == 2
     assert "must be a whole number above 0" in err
+
+
+OWN_COMMANDS = sorted(
+    (app, name)
+    for name, app in get_commands().items()
+    if app in ("dispatch", "scheduler_project", "tasks_app", "workers_app")
+)
+
+
+@pytest.mark.parametrize(("app", "name"), OWN_COMMANDS, ids=[name for _, name in OWN_COMMANDS])
+def test_every_command_describes_itself_in_both_languages(app, name):
+    from django.utils import translation
+
+    described = set()
+    for language in ("en", "zh-hans"):
+        with translation.override(language):
+            described.add(load_command_class(app, name).create_parser("manage.py", name).format_help())
+    assert len(described) == 2
 
 
 def test_help_is_there_in_chinese(manage):

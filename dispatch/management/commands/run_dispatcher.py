@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils.translation import gettext_lazy as _
 
+from tasks_app.described_command import DescribedCommand
 
-class Command(BaseCommand):
+
+class Command(DescribedCommand):
     """Claims due runs and publishes them, fires schedules, and watches leases, until SIGTERM or Ctrl-C."""
 
     help: Any = _("Run a dispatcher; any number may run at once.")

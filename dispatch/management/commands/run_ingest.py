@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
 from django.utils.translation import gettext_lazy as _
 
+from tasks_app.described_command import DescribedCommand
 
-class Command(BaseCommand):
+
+class Command(DescribedCommand):
     """Takes reports and heartbeats from the broker into the database until SIGTERM or Ctrl-C."""
 
     help: Any = _("Run an ingest; any number may run at once.")

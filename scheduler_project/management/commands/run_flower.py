@@ -6,15 +6,16 @@ import logging
 from argparse import ArgumentParser
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
+
+from tasks_app.described_command import DescribedCommand
 
 #: Flower has no rights management of its own, so it is never offered to the network: put a gateway before it.
 ADDRESS: Final = "127.0.0.1"
 
 
-class Command(BaseCommand):
+class Command(DescribedCommand):
     """Start Flower."""
 
     help: Any = _lazy(

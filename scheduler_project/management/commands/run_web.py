@@ -7,11 +7,13 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+
+from tasks_app.described_command import DescribedCommand
 
 #: Requests that are under way at SIGTERM may go on for so long.
 GRACEFUL_SECONDS = 10
@@ -47,7 +49,7 @@ class Server(BaseApplication):
         return application
 
 
-class Command(BaseCommand):
+class Command(DescribedCommand):
     """Serve HTTP."""
 
     help: Any = _lazy("Serve the console, the REST interface and the admin until SIGTERM.")

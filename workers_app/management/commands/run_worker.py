@@ -6,14 +6,17 @@ import socket
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
+
+from tasks_app.described_command import DescribedCommand
 
 
-class Command(BaseCommand):
+class Command(DescribedCommand):
     """Start a worker."""
 
-    help = _("Start a worker: takes runs of the given task types until it is told to stop.")
+    help: Any = _lazy("Start a worker: takes runs of the given task types until it is told to stop.")
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Options of the command."""
