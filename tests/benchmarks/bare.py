@@ -1,10 +1,13 @@
-"""Bare Celery as a contender: nothing kept, JSON, persistent messages on a durable classic queue."""
+"""Bare Celery as a contender: nothing kept, JSON; on RabbitMQ persistent messages on a durable classic queue."""
 
 from __future__ import annotations
 
 import os
 
 from celery import Celery
+
+if os.environ["BENCHMARK_BROKER_URL"].startswith("redis-stream:"):
+    import dispatch.broker.redis_stream  # noqa: F401  (makes the scheme known)
 
 app = Celery("bare")
 app.conf.update(

@@ -10,20 +10,24 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import psycopg
 
 from tests.benchmarks import jobs, processes
-from tests.servers import PostgresServer, RabbitMQServer, leash
+from tests.servers import PostgresServer, RabbitMQServer, RedisServer, RedisStreamServer, leash
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOTS = 2
 STALLED_SECONDS = 60.0
+#: The parts of the benchmark that are rounds, each among contenders of its own.
+ROUNDS: Final = ("rounds", "redis")
+
+Broker = RabbitMQServer | RedisServer
 
 
 class BenchmarkError(Exception):
@@ -36,6 +40,8 @@ class Servers:
 
     postgres: PostgresServer
     rabbitmq: RabbitMQServer
+    redis: RedisServer
+    redis_stream: RedisStreamServer
     folder: Path
 
 
@@ -44,6 +50,7 @@ class Contender(ABC):
     """One contender, started anew for each round."""
 
     servers: Servers
+    broker: Broker
     name: str
     title: str
     folder: Path = field(init=False)
@@ -115,7 +122,7 @@ class Contender(ABC):
             if process.stdout is not None:
                 process.stdout.close()
         self._roles.clear()
-        self.servers.rabbitmq.delete_all_queues()
+        self.broker.delete_all_queues()
 
     def ask(self, *, seconds: float = 600.0, **command: Any) -> dict[str, Any]:
         """A command to the client, and its answer."""
@@ -142,7 +149,7 @@ class Contender(ABC):
     def roots(self) -> dict[str, list[int]]:
         """Role → processes, servers included, for `processes.families`."""
         found = {role: [process.pid] for role, process in self._roles.items()}
-        found["broker"] = self.servers.rabbitmq.pids
+        found["broker"] = self.broker.pids
         if self.uses_database:
             found["database"] = [self.servers.postgres.pid]
         return found
@@ -227,6 +234,7 @@ class Contender(ABC):
 class BareCelery(Contender):
     """Celery alone. Its truth is the body's own record."""
 
+    #: Whether each message is confirmed; on Redis the answer to the command is the confirm, and there is no other way.
     confirm: bool = True
 
     def commands(self) -> dict[str, list[str]]:
@@ -234,7 +242,7 @@ class BareCelery(Contender):
 
     def environment(self) -> dict[str, str]:
         return {
-            "BENCHMARK_BROKER_URL": self.servers.rabbitmq.url,
+            "BENCHMARK_BROKER_URL": self.broker.url,
             "BENCHMARK_CONFIRM": "1" if self.confirm else "0",
         }
 
@@ -264,7 +272,7 @@ class CeleryWithResults(Contender):
 
     def environment(self) -> dict[str, str]:
         return {
-            "BENCHMARK_BROKER_URL": self.servers.rabbitmq.url,
+            "BENCHMARK_BROKER_URL": self.broker.url,
             "BENCHMARK_DATABASE_URL": self.servers.postgres.url_of(self.database),
             "BENCHMARK_CONFIRM": "1",
             "BENCHMARK_REUSE_MAX": "1000000" if self.keep else "0",
@@ -287,7 +295,9 @@ class Signalbox(Contender):
 
     kind = "signalbox"
     uses_database = True
-    database = "bench_signalbox"
+
+    def __post_init__(self) -> None:
+        self.database = f"bench_{self.name}"
 
     def prepare(self) -> None:
         self.servers.postgres.create_database(self.database)
@@ -303,7 +313,7 @@ class Signalbox(Contender):
         }
 
     def environment(self) -> dict[str, str]:
-        return signalbox_environment(self.servers, self.database)
+        return signalbox_environment(self.servers, self.database, self.broker)
 
     def unfinished(self, truth: psycopg.Connection[Any]) -> bool:
         row = truth.execute(
@@ -315,11 +325,11 @@ class Signalbox(Contender):
         return _number(truth, "SELECT count(*) FROM tasks_app_taskrun WHERE status = 'COMPLETED'")
 
 
-def signalbox_environment(servers: Servers, database: str) -> dict[str, str]:
+def signalbox_environment(servers: Servers, database: str, broker: Broker) -> dict[str, str]:
     """An installation's environment: nothing but addresses, keys, and JSON logs."""
     return {
         "SIGNALBOX_DATABASE_URL": servers.postgres.url_of(database),
-        "SIGNALBOX_BROKER_URL": servers.rabbitmq.url,
+        "SIGNALBOX_BROKER_URL": broker.url,
         "SIGNALBOX_STATE_DIR": str(servers.folder / "state"),
         "SIGNALBOX_SECRET_KEY": "s" * 50,
         "SIGNALBOX_SIGNING_KEY": "k" * 50,
@@ -335,15 +345,33 @@ def celery_worker(module: str) -> list[str]:
     return ["-m", "celery", "-A", f"tests.benchmarks.{module}", "worker", "-P", "prefork", "-c", str(SLOTS)]
 
 
-def all_contenders(servers: Servers) -> list[Contender]:
-    """Everybody, Signalbox last."""
-    return [
-        BareCelery(servers, "celery", "Celery, a confirm per message", confirm=True),
-        BareCelery(servers, "celery_unconfirmed", "Celery, no confirms", confirm=False),
-        CeleryWithResults(servers, "results", "Celery + django-celery-results, connections kept"),
-        CeleryWithResults(servers, "results_default", "Celery + django-celery-results, as it comes", keep=False),
-        Signalbox(servers, "signalbox", "Signalbox, submitted in hundreds"),
-    ]
+def all_contenders(servers: Servers) -> Mapping[str, list[Contender]]:
+    """Everybody, by the part of the benchmark in whose rounds they meet; Signalbox last."""
+    rabbitmq, stock, stream = servers.rabbitmq, servers.redis, servers.redis_stream
+    return {
+        "rounds": [
+            BareCelery(servers, rabbitmq, "celery", "Celery, a confirm per message", confirm=True),
+            BareCelery(servers, rabbitmq, "celery_unconfirmed", "Celery, no confirms", confirm=False),
+            CeleryWithResults(servers, rabbitmq, "results", "Celery + django-celery-results, connections kept"),
+            CeleryWithResults(
+                servers, rabbitmq, "results_default", "Celery + django-celery-results, as it comes", keep=False
+            ),
+            Signalbox(servers, rabbitmq, "signalbox", "Signalbox, submitted in hundreds"),
+        ],
+        "redis": [
+            BareCelery(servers, stock, "celery_redis", "Celery, stock Redis"),
+            BareCelery(servers, stream, "celery_stream", "Celery, redis-stream"),
+            CeleryWithResults(
+                servers, stock, "results_redis", "Celery + django-celery-results, stock Redis, connections kept"
+            ),
+            CeleryWithResults(
+                servers, stock, "results_redis_default", "Celery + django-celery-results, stock Redis, as it comes",
+                keep=False,
+            ),
+            Signalbox(servers, stock, "signalbox_redis", "Signalbox, stock Redis, submitted in hundreds"),
+            Signalbox(servers, stream, "signalbox_stream", "Signalbox, redis-stream, submitted in hundreds"),
+        ],
+    }  # fmt: skip
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> None:

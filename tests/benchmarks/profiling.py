@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import processes
-from tests.benchmarks.contenders import BenchmarkError, Contender, Servers, Signalbox
+from tests.benchmarks.contenders import BenchmarkError, Contender, Signalbox
 from tests.benchmarks.measure import Scale, Sitting
 
 HERTZ = 200
@@ -25,9 +25,8 @@ TOP = 20
 _LINE = re.compile(r":\d+\)$")
 
 
-def run(servers: Servers, scale: Scale, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """One load under py-spy: {"per_second", "cpu_seconds", "processes": {role: what `table` says}}."""
-    contender = Signalbox(servers, "signalbox", "Signalbox")
+def run(contender: Signalbox, scale: Scale, out: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """One load under py-spy: {"title", "per_second", "cpu_seconds", "processes": {role: what `table` says}}."""
     contender.database = "bench_profile"  # the rounds of the same sitting have their own
     contender.prepare()
     try:
@@ -45,7 +44,8 @@ def run(servers: Servers, scale: Scale, out: Path, say: Callable[[str], None]) -
         for function, share in table["self"]:
             say(f"  {share:5.1%}  {function}")
     return {
-        "per_second": load.per_second, "runs": load.runs, "cpu_seconds": load.cpu_seconds, "processes": found,
+        "title": contender.title, "per_second": load.per_second, "runs": load.runs, "cpu_seconds": load.cpu_seconds,
+        "processes": found,
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def run(servers: Servers, scale: Scale, say: Callable[[str], None]) -> dict[str,
     servers.postgres.create_database(DATABASE)
     (servers.folder / "state").mkdir(exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SIGNALBOX_")} | {
-        "PYTHONPATH": str(ROOT), **signalbox_environment(servers, DATABASE)
+        "PYTHONPATH": str(ROOT), **signalbox_environment(servers, DATABASE, servers.rabbitmq)
     }  # fmt: skip
     _python(["manage.py", "migrate", "-v0"], environment)
     backlogs = ",".join(map(str, scale.backlogs))

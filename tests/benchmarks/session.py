@@ -8,37 +8,40 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import rounds, versions
-from tests.benchmarks.contenders import ROOT, Contender, Servers
+from tests.benchmarks.contenders import ROOT, ROUNDS, Contender, Servers, Signalbox
 from tests.benchmarks.measure import SCALES, Scale
-from tests.servers import PostgresServer, RabbitMQServer, leash
+from tests.servers import PostgresServer, RabbitMQServer, RedisServer, RedisStreamServer, leash
 
 Say = Callable[[str], None]
+Contenders = Callable[[Servers], Mapping[str, list[Contender]]]
 
-EVERYTHING = ("rounds", "rates", "profile")
+EVERYTHING = (*ROUNDS, "rates", "profile")
 CHANGED = " (with changes)"
 
 
-def run(options: argparse.Namespace, contenders: Callable[[Servers], list[Contender]]) -> int:
+def run(options: argparse.Namespace, contenders: Contenders) -> int:
     """As the command line says."""
     full = options.scale == "full"
-    everything = list(EVERYTHING if full else EVERYTHING[:2])
+    everything = list(EVERYTHING if full else EVERYTHING[:-1])
     parts = ["profile"] if options.profile else _words(options.parts) or everything
     measured = measure(
         SCALES[options.scale], parts=parts, only=_words(options.only), latency=not options.no_latency, out=options.out,
         contenders=contenders,
     )  # fmt: skip
-    if {"rounds", "rates"} <= set(parts) and not options.only:
+    found = together(sittings(options.out, options.scale)) if unchanged() else measured
+    if not options.only and set(parts) != {"profile"}:
         from tests.benchmarks import report
 
-        page = options.docs or (ROOT / "docs" / "benchmarks.md" if full else options.out / "benchmarks.md")
-        page.write_text(report.page(measured))
+        whole = full and set(EVERYTHING[:-1]) <= set(found)
+        page = options.docs or (ROOT / "docs" / "benchmarks.md" if whole else options.out / "benchmarks.md")
+        page.write_text(report.page(found))
         print(f"written: {page}")
     return 0
 
@@ -48,7 +51,7 @@ def measure(
     *,
     parts: list[str],
     out: Path,
-    contenders: Callable[[Servers], list[Contender]],
+    contenders: Contenders,
     only: list[str] | None = None,
     latency: bool = True,
     say: Say = print,
@@ -58,20 +61,26 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "scale": scale.name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(),
-        "scale_means": vars(scale),
+        "scale_means": vars(scale), "only": only or [],
     }  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="signalbox-bench-"))
     leash.hold_directory(folder)
     try:
         with ExitStack() as stack:
-            servers = Servers(stack.enter_context(PostgresServer()), stack.enter_context(RabbitMQServer()), folder)
+            servers = Servers(
+                postgres=stack.enter_context(PostgresServer()), rabbitmq=stack.enter_context(RabbitMQServer()),
+                redis=stack.enter_context(RedisServer()), redis_stream=stack.enter_context(RedisStreamServer()),
+                folder=folder,
+            )  # fmt: skip
             found["versions"] = versions.all_of_them(servers)
-            found["titles"] = {one.name: one.title for one in contenders(servers)}
-            if "rounds" in parts:
-                chosen = [one for one in contenders(servers) if not only or one.name in only]
-                found["rounds"] = rounds.run(chosen, scale, say, latency=latency)
-                # Kept at once: what comes after may fail, and these are most of the sitting.
-                (out / f"{scale.name}-rounds.json").write_text(json.dumps(found, indent=1, default=str))
+            everybody = contenders(servers)
+            found["titles"] = {one.name: one.title for some in everybody.values() for one in some}
+            for part in ROUNDS:
+                chosen = [one for one in everybody[part] if not only or one.name in only]
+                if part in parts and chosen:
+                    found[part] = rounds.run(chosen, scale, say, latency=latency)
+                    # Kept at once: what comes after may fail, and these are most of the sitting.
+                    path_of(out, scale.name, [part]).write_text(json.dumps(found, indent=1, default=str))
             if "rates" in parts:
                 from tests.benchmarks import rates
 
@@ -79,7 +88,7 @@ def measure(
             if "profile" in parts:
                 from tests.benchmarks import profiling
 
-                found["profile"] = profiling.run(servers, scale, out, say)
+                found["profile"] = profiling.run(_profiled(contenders(servers), only), scale, out, say)
         return _written(found, path_of(out, scale.name, parts), began)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,6 +97,28 @@ def measure(
 
 def _words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
+
+
+def _profiled(everybody: Mapping[str, list[Contender]], only: Sequence[str] | None) -> Signalbox:
+    """The first of Signalbox, of those chosen where one was."""
+    ours = [one for some in everybody.values() for one in some if isinstance(one, Signalbox)]
+    return next((one for one in ours if only and one.name in only), ours[0])
+
+
+def sittings(out: Path, scale: str) -> list[tuple[Path, dict[str, Any]]]:
+    """What was measured on this very commit with all contenders, the newest first, each with its file."""
+    name = commit()
+    read = [(path, json.loads(path.read_text())) for path in out.glob(f"{scale}*.json")]
+    known = [(path, figures) for path, figures in read if figures["commit"] == name and not figures.get("only")]
+    return sorted(known, key=lambda one: str(one[1]["at"]), reverse=True)
+
+
+def together(newest_first: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """One set of figures, each part from where it was measured last."""
+    found: dict[str, Any] = {}
+    for _, figures in reversed(newest_first):
+        found |= figures
+    return found
 
 
 def path_of(out: Path, scale: str, parts: Sequence[str]) -> Path:

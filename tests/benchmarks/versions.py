@@ -13,7 +13,7 @@ import psycopg
 from tests.benchmarks.contenders import Servers
 
 PACKAGES = (
-    "celery", "kombu", "amqp", "billiard", "Django", "psycopg", "django-celery-results",
+    "celery", "kombu", "amqp", "redis", "billiard", "Django", "psycopg", "django-celery-results",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def all_of_them(servers: Servers) -> dict[str, str]:
         found["Erlang"] = str(link.server_properties.get("platform", "unknown")).removeprefix("Erlang/OTP ")
     finally:
         link.close()
+    found["Redis"] = servers.redis.version()
     found["kernel"] = platform.release()
     found["processor"] = f"{_processor()}, {len(os.sched_getaffinity(0))} cores"
     found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"

@@ -73,6 +73,15 @@ class RedisServer(Server):
         with contextlib.closing(self.client()) as client:
             client.flushall()
 
+    def delete_all_queues(self) -> None:
+        """Remove every queue with its bindings, and what is unacknowledged: here that is everything."""
+        self.purge_all()
+
+    def version(self) -> str:
+        """Of the server's program."""
+        with contextlib.closing(self.client()) as client:
+            return str(client.info("server")["redis_version"])
+
 
 class RedisStreamServer(RedisServer):
     """The same server, used by the transport on streams."""
