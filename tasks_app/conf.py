@@ -21,8 +21,8 @@ class TaskSettings:
 
     #: Parameters of one run, as JSON text. They travel in the message: keep them small, pass large data by reference.
     parameters_bytes_max: int = 256 * 1024
-    #: Result of one run, as JSON text; a larger one is replaced by a note that says so.
-    result_bytes_max: int = 256 * 1024
+    #: Result of one run, as JSON text; a larger one is replaced by a note that says so. It travels in a report.
+    result_bytes_max: int = 1024 * 1024
     error_bytes_max: int = 64 * 1024
     #: Waiting runs above which outside callers are refused with 429; retries and fires that are due still enter.
     backlog_max: int = 1_000_000

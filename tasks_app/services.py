@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
 
-from tasks_app import functions, lifecycle, parameters
+from tasks_app import functions, lifecycle, parameters, results
 from tasks_app.admission import admit
 from tasks_app.clock import clock
 from tasks_app.conf import conf
@@ -250,9 +250,9 @@ def find_task(reference: int | str) -> Task:
 
 
 def find_run(run_id: int) -> TaskRun:
-    """A run by id. Raises RunNotFound."""
+    """A run by id; a large result is left where it is, see `results`. Raises RunNotFound."""
     try:
-        return TaskRun.objects.select_related("task").get(pk=run_id)
+        return results.settle(results.without_large(TaskRun.objects.select_related("task")).get(pk=run_id))
     except (TaskRun.DoesNotExist, OverflowError) as error:
         raise RunNotFound(run_id=run_id) from error
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from django.http import StreamingHttpResponse
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field, inline_serializer
@@ -18,7 +20,7 @@ from scheduler_project.access.permissions import Guarded
 from scheduler_project.api.paging import check_parameters, page
 from scheduler_project.api.parsing import MalformedBody, body_of, refuse_unknown, text_of
 from scheduler_project.api.shapes import PAGING, ParametersOver, author, page_of
-from tasks_app import logs, services
+from tasks_app import logs, results, services
 from tasks_app.clock import clock
 from tasks_app.models import RunEvent, TaskRun, TaskRunAttempt
 from tasks_app.states import RunStatus
@@ -26,6 +28,7 @@ from tasks_app.text import Text
 
 #: Columns that may be large and that lists leave out.
 _LARGE = ("parameters", "result", "error_message", "progress")
+LOG_BYTES_MAX = 1024 * 1024
 
 
 class RunSummary(serializers.ModelSerializer[TaskRun]):
@@ -44,18 +47,27 @@ class RunSummary(serializers.ModelSerializer[TaskRun]):
         read_only_fields = fields
 
 
+class OmittedShape(serializers.Serializer[Any]):
+    """A result that is too large to be carried along: how its JSON text begins, its size, and where the whole is."""
+
+    bytes = serializers.IntegerField()
+    head = serializers.CharField()
+    url = serializers.CharField()
+
+
 class RunShape(RunSummary):
-    """A run."""
+    """A run. A large result is null here, and `result_omitted` says where it is."""
 
     trace_id = serializers.SerializerMethodField()
     parameters = serializers.DictField()
-    result = serializers.JSONField(allow_null=True)
+    result = serializers.SerializerMethodField()
+    result_omitted = serializers.SerializerMethodField()
     progress = serializers.DictField(allow_null=True)
 
     class Meta(RunSummary.Meta):
         fields = (
-            *RunSummary.Meta.fields, "parameters", "result", "error_message", "progress", "dispatch_count",
-            "crash_count", "stop_reason", "trace_id",
+            *RunSummary.Meta.fields, "parameters", "result", "result_omitted", "error_message", "progress",
+            "dispatch_count", "crash_count", "stop_reason", "trace_id",
         )  # fmt: skip
         read_only_fields = fields
 
@@ -64,6 +76,20 @@ class RunShape(RunSummary):
         """The W3C trace that the run belongs to."""
         parts = run.traceparent.split("-")
         return parts[1] if len(parts) == 4 else ""
+
+    @extend_schema_field(serializers.JSONField(allow_null=True))
+    def get_result(self, run: TaskRun) -> Any:
+        """What the body returned."""
+        found = results.glance(run)
+        return found.value if found else None
+
+    @extend_schema_field(OmittedShape(allow_null=True))
+    def get_result_omitted(self, run: TaskRun) -> dict[str, Any] | None:
+        """Only for a large result."""
+        found = results.glance(run)
+        if found is None or not found.large:
+            return None
+        return {"bytes": found.bytes, "head": found.head, "url": f"/api/v1/runs/{run.pk}/result"}
 
 
 class AttemptShape(serializers.ModelSerializer[TaskRunAttempt]):
@@ -98,11 +124,16 @@ class ChunkShape(serializers.Serializer[Any]):
 
 
 class LogShape(serializers.Serializer[Any]):
-    """Output behind an offset; ask again with `next` until `complete`."""
+    """A page of output; ask again with `after` and its `next` until `complete`.
+
+    more: there is more already. previous: what `before` takes to get what stands before this page.
+    """
 
     chunks = ChunkShape(many=True)
     next = serializers.IntegerField()
     complete = serializers.BooleanField()
+    more = serializers.BooleanField()
+    previous = serializers.IntegerField(allow_null=True)
 
 
 class BlockerShape(serializers.Serializer[Any]):
@@ -164,6 +195,7 @@ class Runs(Guarded, ViewSet):
         "retry": "tasks_app.add_taskrun",
         "release": "tasks_app.change_taskrun",
         "log": "tasks_app.view_taskrun",
+        "result": "tasks_app.view_taskrun",
         "attempts": "tasks_app.view_taskrun",
         "events": "tasks_app.view_taskrun",
         "why": "tasks_app.view_taskrun",
@@ -221,28 +253,26 @@ class Runs(Guarded, ViewSet):
 
     @extend_schema(
         operation_id="runs_log",
-        parameters=[OpenApiParameter("after", OpenApiTypes.INT64, description="`next` of the last answer")],
+        parameters=[
+            OpenApiParameter("after", OpenApiTypes.INT64, description="`next` of the last answer; 0: the beginning"),
+            OpenApiParameter("before", OpenApiTypes.INT64, description="`previous` of an answer: what is before it"),
+            OpenApiParameter("tail", OpenApiTypes.BOOL, description="The last page so far"),
+            OpenApiParameter(
+                "bytes", OpenApiTypes.INT,
+                description=f"Of text in a page, to {LOG_BYTES_MAX}, default {logs.PAGE_BYTES}; one chunk may be more",
+            ),
+        ],
         responses=LogShape,
-    )
+    )  # fmt: skip
     def log(self, request: Request, run_id: int) -> Response:
-        """Output, while it is written and afterwards."""
-        refuse_unknown(request.query_params, {"after"})
-        text = request.query_params.get("after", "0")
-        if not (text.isascii() and text.isdecimal() and len(text) < 17):
-            raise MalformedBody({"after": [Text("is not an offset of this log")]})
-        run = services.find_run(run_id)
-        found = logs.read_log(run, after=int(text), now=clock.now())
-        chunks = [
-            {
-                "offset": logs.offset_of(chunk.attempt, chunk.seq),
-                "attempt": chunk.attempt,
-                "stream": chunk.stream,
-                "text": chunk.text,
-                "at": chunk.at,
-            }
-            for chunk in found.chunks
-        ]
-        return Response({"chunks": chunks, "next": found.next, "complete": found.complete})
+        """A page of the output, while it is written and afterwards."""
+        read = _reader_of_log(request.query_params)
+        return Response(log_page(read(services.find_run(run_id))))
+
+    @extend_schema(operation_id="runs_result", responses={(200, "application/json"): OpenApiTypes.ANY})
+    def result(self, _request: Request, run_id: int) -> StreamingHttpResponse:
+        """The whole result, whatever its size; `null` where there is none."""
+        return result_file(run_id)
 
     @extend_schema(operation_id="runs_attempts", responses=AttemptShape(many=True))
     def attempts(self, _request: Request, run_id: int) -> Response:
@@ -263,6 +293,67 @@ class Runs(Guarded, ViewSet):
 
         run = services.find_run(run_id)
         return Response([dataclasses.asdict(reason) for reason in blockers_of(run, clock.now())])
+
+
+def log_page(page: logs.LogPage) -> dict[str, Any]:
+    """As LogShape says."""
+    chunks = [
+        {
+            "offset": logs.offset_of(chunk.attempt, chunk.seq),
+            "attempt": chunk.attempt,
+            "stream": chunk.stream,
+            "text": chunk.text,
+            "at": chunk.at,
+        }
+        for chunk in page.chunks
+    ]
+    return {
+        "chunks": chunks, "next": page.next, "complete": page.complete, "more": page.more, "previous": page.previous,
+    }  # fmt: skip
+
+
+def result_file(run_id: int) -> StreamingHttpResponse:
+    """The whole result of a run, to be kept as a file. Raises RunNotFound."""
+    text = results.whole(run_id)
+    size = len(text) if text.isascii() else len(text.encode())
+    return StreamingHttpResponse(
+        results.pieces(text),
+        content_type="application/json",
+        headers={
+            "Content-Length": str(size),
+            "Content-Disposition": f'attachment; filename="run-{run_id}-result.json"',
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+def _reader_of_log(asked: Mapping[str, str]) -> Callable[[TaskRun], logs.LogPage]:
+    refuse_unknown(asked, {"after", "before", "tail", "bytes"})
+    places = {"after", "before", "tail"} & set(asked)
+    if len(places) > 1:
+        raise MalformedBody({max(places): [Text("after, before and tail exclude each other")]})
+    size = _whole(asked, "bytes", logs.PAGE_BYTES, Text("must be a whole number from 1 to %(max)s", max=LOG_BYTES_MAX))
+    if not 1 <= size <= LOG_BYTES_MAX:
+        raise MalformedBody({"bytes": [Text("must be a whole number from 1 to %(max)s", max=LOG_BYTES_MAX)]})
+    if "tail" in asked:
+        if asked["tail"] not in {"true", "1"}:
+            raise MalformedBody({"tail": [Text("must be true")]})
+        return lambda run: logs.read_tail(run, now=clock.now(), bytes_max=size)
+    no_offset = Text("is not an offset of this log")
+    if "before" in asked:
+        before = _whole(asked, "before", 0, no_offset)
+        return lambda run: logs.read_before(run, before=before, bytes_max=size)
+    after = _whole(asked, "after", 0, no_offset)
+    return lambda run: logs.read_log(run, after=after, now=clock.now(), bytes_max=size)
+
+
+def _whole(asked: Mapping[str, str], name: str, default: int, problem: str) -> int:
+    text = asked.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 17):
+        raise MalformedBody({name: [problem]})
+    return int(text)
 
 
 def _statuses(text: str) -> list[str]:

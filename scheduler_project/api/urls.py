@@ -35,6 +35,7 @@ _ADDRESSES: list[Address] = [
     ("runs/<int:run_id>/retry", Runs.as_view({"post": "retry"})),
     ("runs/<int:run_id>/release", Runs.as_view({"post": "release"})),
     ("runs/<int:run_id>/log", Runs.as_view({"get": "log"})),
+    ("runs/<int:run_id>/result", Runs.as_view({"get": "result"})),
     ("runs/<int:run_id>/attempts", Runs.as_view({"get": "attempts"})),
     ("runs/<int:run_id>/events", Runs.as_view({"get": "events"})),
     ("runs/<int:run_id>/why", Runs.as_view({"get": "why"})),

@@ -26,14 +26,15 @@ def follow(
     write: Callable[[RunLogChunk], None],
     changed: Callable[[TaskRun], None],
     timeout_seconds: float | None,
+    after: int = 0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> TaskRun:
-    """Pass on output and changes of state until the run ends or is quarantined; then the run.
+    """Pass on output behind `after` and changes of state until the run ends or is quarantined; then the run.
 
     Raises RunNotFound, or WatchTimeout after `timeout_seconds`.
     """
     until = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    after, seen, pause = 0, "", POLL_SECONDS
+    seen, pause = "", POLL_SECONDS
     while True:
         run = services.find_run(run_id)
         page = logs.read_log(run, after=after, now=clock.now())

@@ -103,6 +103,27 @@ def test_a_run_changes_before_the_readers_eyes(here, ada):
     assert "Pending" in ada.inner_text(".bar .state")
 
 
+def test_a_log_of_ten_megabytes_stays_a_small_page_and_pages_on(here, ada):
+    number = here.run("-m", "tests.console.long_log").strip()
+    weight = []
+    ada.on("response", lambda response: weight.append(len(response.body())) if f"/{number}/" in response.url else None)
+    ada.goto(f"{here.address}{CONSOLE}runs/{number}/")
+    assert 64 * 1024 <= len(ada.inner_text(".log")) < 70 * 1024
+    ada.click("text=More of the log")
+    ada.wait_for_function("document.querySelector('.log').innerText.length > 120 * 1024")
+    assert ada.inner_text(".log").startswith("Attempt 1")
+    ada.click("text=its end")
+    ada.wait_for_url("**/?tail=1")
+    assert "[0640]" in ada.inner_text(".log")
+    assert "[0636]" not in ada.inner_text(".log")
+    ada.click("text=What stands before it")
+    ada.wait_for_function("document.querySelector('.log').innerText.includes('[0636]')")
+    log = ada.inner_text(".log")
+    assert log.index("[0636]") < log.index("[0637]") < log.index("[0640]")
+    # Ten megabytes are there; what the browser was sent for any of this is a page each time.
+    assert max(weight) < 130 * 1024
+
+
 def test_nothing_moves_under_an_open_menu_or_a_selection(here, ada):
     ada.goto(f"{here.address}{CONSOLE}runs/{here.runs['running']}/")
     ada.click(".copies summary")

@@ -34,6 +34,12 @@ def show(
     return render(request, f"console/{template}", frame | dict(context or {}), status=status)
 
 
+def number_in(request: HttpRequest, name: str) -> int | None:
+    """A number from the query; None for what is none."""
+    text = request.GET.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
 @require_POST
 def set_theme(request: HttpRequest) -> HttpResponse:
     """Remember how the pages should look, and go back to where that was chosen."""

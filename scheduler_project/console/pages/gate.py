@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.db import Error as DatabaseError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
@@ -19,7 +19,9 @@ from scheduler_project.access.errors import PermissionMissing
 from scheduler_project.console.pages.problems import problem
 from tasks_app.errors import SignalboxError
 
-View = Callable[..., HttpResponse]
+View = Callable[..., HttpResponseBase]
+
+VIEW_RUN: Final = "tasks_app.view_taskrun"
 
 
 def page(*permissions: str) -> Callable[[View], View]:
@@ -34,7 +36,7 @@ def action(permission: str) -> Callable[[View], View]:
 
 def _guarded(view: View, permissions: tuple[str, ...]) -> View:
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             if not request.user.is_authenticated:
                 return _to_login(request)

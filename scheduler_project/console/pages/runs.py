@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from scheduler_project.api.errors import said
+from scheduler_project.api.runs import result_file
 from scheduler_project.console.pages.attempts import tried
-from scheduler_project.console.pages.frame import show
-from scheduler_project.console.pages.gate import action, author, page
+from scheduler_project.console.pages.frame import number_in, show
+from scheduler_project.console.pages.gate import VIEW_RUN, action, author, page
+from scheduler_project.console.pages.log import log_of
 from tasks_app import context as ids
-from tasks_app import logs, services
+from tasks_app import results, services
 from tasks_app.clock import clock
 from tasks_app.errors import InvalidSearch
 from tasks_app.models import TaskRun
@@ -24,7 +26,7 @@ from tasks_app.search import pages
 from tasks_app.search.grammar import RunSearch, parse
 from tasks_app.states import ACTIVE, RunStatus, is_final
 
-VIEW: Final = "tasks_app.view_taskrun"
+VIEW: Final = VIEW_RUN
 CHANGE: Final = "tasks_app.change_taskrun"
 ADD: Final = "tasks_app.add_taskrun"
 _EVENTS_MAX: Final = 100
@@ -60,7 +62,7 @@ def listed(request: HttpRequest) -> HttpResponse:
             "suggestion": text.replace(error.term, error.suggestion, 1) if error.suggestion else "",
         }  # fmt: skip
         return show(request, "runs/list.html", frame | {"refused": refused}, status=400)
-    before = _number(request, "before")
+    before = number_in(request, "before")
     if request.htmx:  # type: ignore[attr-defined]
         return show(request, "runs/rows.html", _refreshed(request, search, text, before))
     found = pages.page(search, before=before)
@@ -101,13 +103,14 @@ def _rows(rows: Sequence[TaskRun], text: str, before: int | None) -> dict[str, A
 
 @page(VIEW)
 def detail(request: HttpRequest, run_id: int) -> HttpResponse:
-    """One run. `?after=` is the place in its log from which on that is shown."""
+    """One run. `?after=`, `?before=` and `?tail=1` name the page of its log that is shown."""
     from dispatch.why import standing_of
 
     now = clock.now()
     run = services.find_run(run_id)
-    shown = {
+    shown: dict[str, Any] = {
         "run": run,
+        "result": results.glance(run),
         "section": "runs",
         "standing": standing_of(run, now),
         "attempts": tried(run, now),
@@ -126,32 +129,14 @@ def detail(request: HttpRequest, run_id: int) -> HttpResponse:
     }
     if request.htmx:  # type: ignore[attr-defined]
         return show(request, "runs/live.html", shown | {"part": True})
-    after = _number(request, "after") or 0
-    events = list(run.events.order_by("-id")[:_EVENTS_MAX])
-    shown |= {"log": _log(run, after), "after": after, "events": events}
+    shown |= {"log": log_of(request, run), "events": list(run.events.order_by("-id")[:_EVENTS_MAX])}
     return show(request, "runs/detail.html", shown)
 
 
 @page(VIEW)
-def log(request: HttpRequest, run_id: int) -> HttpResponse:
-    """What came to the log behind `?after=`, and the element that asks for more."""
-    after = _number(request, "after") or 0
-    run = services.find_run(run_id)
-    return show(request, "runs/log.html", {"run": run, "log": _log(run, after), "after": after})
-
-
-def _log(run: TaskRun, after: int) -> dict[str, Any]:
-    """A page of the log. more: there is more already; else what is still to come is waited for until it is complete."""
-    found = logs.read_log(run, after=min(after, 2**53), now=clock.now())
-    more = len(found.chunks) >= logs.CHUNKS_MAX
-    attempt = after >> 32
-    chunks = []
-    for chunk in found.chunks:
-        chunks.append(
-            {"text": chunk.text, "stream": chunk.stream, "begins": chunk.attempt if chunk.attempt != attempt else 0}
-        )
-        attempt = chunk.attempt
-    return {"chunks": chunks, "next": found.next, "more": more and not found.complete, "complete": found.complete}
+def result(_request: HttpRequest, run_id: int) -> StreamingHttpResponse:
+    """The whole result, as a file."""
+    return result_file(run_id)
 
 
 @action(ADD)
@@ -175,9 +160,3 @@ def release(request: HttpRequest, run_id: int) -> HttpResponse:
     """Let a quarantined run go on."""
     services.release_run(run_id, by=author(request))
     return HttpResponseRedirect(reverse("console:run", args=[run_id]))
-
-
-def _number(request: HttpRequest, name: str) -> int | None:
-    """A number from the query; None for what is none."""
-    text = request.GET.get(name, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

@@ -6,7 +6,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 from django.views.i18n import set_language
 
-from scheduler_project.console.pages import frame, overview, runs, session, tasks, workers
+from scheduler_project.console.pages import frame, log, overview, runs, session, tasks, workers
 
 app_name = "console"
 
@@ -18,7 +18,8 @@ urlpatterns = [
     path("language/", set_language, name="language"),
     path("runs/", runs.listed, name="runs"),
     path("runs/<int:run_id>/", runs.detail, name="run"),
-    path("runs/<int:run_id>/log/", runs.log, name="run-log"),
+    path("runs/<int:run_id>/log/", log.part, name="run-log"),
+    path("runs/<int:run_id>/result/", runs.result, name="run-result"),
     path("runs/<int:run_id>/retry/", runs.retry, name="run-retry"),
     path("runs/<int:run_id>/cancel/", runs.cancel, name="run-cancel"),
     path("runs/<int:run_id>/release/", runs.release, name="run-release"),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from argparse import ArgumentTypeError
 from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
-from scheduler_project.api.runs import RunShape, RunSummary
+from scheduler_project.api.runs import LOG_BYTES_MAX, RunShape, RunSummary, log_page
 from scheduler_project.management import face, watch
 from scheduler_project.management.output import rendered
-from tasks_app import logs, services
+from tasks_app import logs, results, services
 from tasks_app.clock import clock
 from tasks_app.models import TaskRun
 from tasks_app.states import RunStatus
@@ -47,7 +48,23 @@ def _cancel(parser: CommandParser) -> None:
 def _log(parser: CommandParser) -> None:
     _id(parser)
     parser.add_argument("-f", "--follow", action="store_true", help=_("go on until the run has ended"))
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--tail", type=_size, metavar="BYTES", help=_("begin at the end: the last so many bytes, in whole chunks")
+    )
+    place.add_argument("--after", type=_offset, default=0, metavar="OFFSET", help=_("only what is new since `next`"))
+    place.add_argument("--before", type=_offset, metavar="OFFSET", help=_("the page that stands before `previous`"))
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help=_("follow for so long at most, then exit 124"))
+
+
+def _offset(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 17):
+        raise ArgumentTypeError(_("is not an offset of this log"))
+    return int(text)
+
+
+def _size(text: str) -> int:
+    return min(face.positive(text), LOG_BYTES_MAX)
 
 
 def _list(parser: CommandParser) -> None:
@@ -72,7 +89,8 @@ class Command(face.FaceCommand):
         "trigger": (_lazy("submit a run now"), _trigger),
         "list": (_lazy("runs, newest first"), _list),
         "show": (_lazy("one run"), _show),
-        "log": (_lazy("what the run wrote"), _log),
+        "log": (_lazy("what the run wrote; as JSON or YAML page by page"), _log),
+        "result": (_lazy("the whole result of a run, as JSON"), _id),
         "cancel": (_lazy("cancel runs"), _cancel),
         "retry": (_lazy("a new run like one that has ended"), _retry),
         "release": (_lazy("let a quarantined run go on"), _id),
@@ -99,17 +117,29 @@ class Command(face.FaceCommand):
     def do_log(self, options: dict[str, Any]) -> None:
         """What it wrote."""
         run = services.find_run(options["run"])
-        if options["follow"]:
-            _follow(run, options, lambda chunk: watch.write_chunk(chunk, stdout=face.raw(self.stdout)))
+        paged = options["output"] in ("json", "yaml")
+        if options["follow"] and (paged or options["before"] is not None):
+            raise CommandError(_("--follow goes with text, from a place on"), returncode=face.USAGE)
+        page = _page_of_log(run, options)
+        if paged:
+            self.show(log_page(page), options)
             return
-        after = 0
-        while True:
-            page = logs.read_log(run, after=after, now=clock.now())
+        out = face.raw(self.stdout)
+        while page.chunks:
             for chunk in page.chunks:
-                watch.write_chunk(chunk, stdout=face.raw(self.stdout))
-            if not page.chunks:
+                watch.write_chunk(chunk, stdout=out)
+            if options["before"] is not None:
                 return
-            after = page.next
+            page = logs.read_log(run, after=page.next, now=clock.now())
+        if options["follow"]:
+            _follow(run, options, lambda chunk: watch.write_chunk(chunk, stdout=out), after=page.next)
+
+    def do_result(self, options: dict[str, Any]) -> None:
+        """The whole of it."""
+        out = face.raw(self.stdout)
+        for piece in results.pieces(results.whole(options["run"])):
+            out.write(piece)
+        out.write("\n")
 
     def do_cancel(self, options: dict[str, Any]) -> None:
         """Cancel runs."""
@@ -173,9 +203,17 @@ def watched_or_shown(command: face.FaceCommand, run: TaskRun, options: dict[str,
     _judge(run)
 
 
-def _follow(run: TaskRun, options: dict[str, Any], write: Any, *, end: bool = True) -> TaskRun:
+def _page_of_log(run: TaskRun, options: dict[str, Any]) -> logs.LogPage:
+    if options["tail"] is not None:
+        return logs.read_tail(run, now=clock.now(), bytes_max=options["tail"])
+    if options["before"] is not None:
+        return logs.read_before(run, before=options["before"])
+    return logs.read_log(run, after=options["after"], now=clock.now())
+
+
+def _follow(run: TaskRun, options: dict[str, Any], write: Any, *, after: int = 0, end: bool = True) -> TaskRun:
     try:
-        run = watch.follow(run.pk, write=write, changed=_tell, timeout_seconds=options["timeout"])
+        run = watch.follow(run.pk, write=write, changed=_tell, timeout_seconds=options["timeout"], after=after)
     except watch.WatchTimeout:
         text = _("run %(run)s had not ended after %(seconds)s seconds; it goes on")
         raise CommandError(
