@@ -294,14 +294,14 @@ def test_an_older_heartbeat_that_comes_late_changes_nothing(bench: Bench):
 def test_large_results_and_nul_bytes_are_stored_as_what_can_be_stored(bench: Bench):
     permits = bench.permitted(3)
     bench.send(
-        finish(permits[0], result=json.dumps("x" * 300_000)),
+        finish(permits[0], result=json.dumps("x" * 1_100_000)),
         finish(permits[1], result='"\\u0000"'),
         finish(permits[2], "FAILED", error_message="a\x00b", retryable=False),
         log(permits[2], 1, "a\x00b\ud800"),
     )
     bench.step()
     runs = [TaskRun.objects.get(pk=p.run_id) for p in permits]
-    assert runs[0].result == {"truncated": True, "bytes": 300_002}
+    assert runs[0].result == {"truncated": True, "bytes": 1_100_002}
     assert runs[1].result == "\ufffd"
     assert runs[2].error_message == "a\ufffdb"
     assert RunLogChunk.objects.get().text.startswith("a\ufffdb")
