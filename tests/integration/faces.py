@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Permission, User
+from django.core.management import ManagementUtility
 from django.test import Client
 
 from scheduler_project.access import tokens
@@ -41,6 +45,23 @@ class Api:
         response: Any = self.client.generic(method, f"/api/v1/{path}", **extra, headers=sent)
         response.body = json.loads(response.content) if response.content else None
         return response
+
+
+def as_from_a_shell(capsys: Any, monkeypatch: Any) -> Callable[..., tuple[Any, str, str]]:
+    """`call("task", "list")` runs a command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr("django.db.connections.close_all", lambda: None)  # the test's transaction lives in one
+
+    def call(*words: str, stdin: str = "") -> tuple[Any, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code: Any = 0
+        try:
+            ManagementUtility(["manage.py", *words]).execute()
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return call
 
 
 def user(name: str = "ada", *, superuser: bool = False, may: tuple[str, ...] = ()) -> User:

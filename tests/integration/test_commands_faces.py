@@ -1,15 +1,12 @@
 """The commands for people: what they write, where, and with which exit code."""
 
-import io
 import json
-import sys
 import threading
 import time
-from typing import Any
 
 import pytest
 import yaml
-from django.core.management import ManagementUtility, get_commands, load_command_class
+from django.core.management import get_commands, load_command_class
 from django.db import OperationalError, connection
 
 from scheduler_project.management import output
@@ -17,7 +14,7 @@ from tasks_app import admission, services
 from tasks_app.clock import clock
 from tasks_app.models import RunLogChunk, Task, TaskRun
 from tasks_app.states import Outcome
-from tests.integration.faces import a_task, a_worker, ended, running
+from tests.integration.faces import a_task, a_worker, as_from_a_shell, ended, running
 from workers_app.models import Worker
 
 pytestmark = pytest.mark.django_db
@@ -30,20 +27,7 @@ def fresh_backlog():
 
 @pytest.fixture
 def manage(capsys, monkeypatch):
-    """`manage("task", "list")` as from a shell: (exit code, stdout, stderr)."""
-    monkeypatch.setattr("django.db.connections.close_all", lambda: None)  # the test's transaction lives in one
-
-    def call(*words, stdin=""):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-        code: Any = 0
-        try:
-            ManagementUtility(["manage.py", *words]).execute()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return as_from_a_shell(capsys, monkeypatch)
 
 
 def answer(done):

@@ -1,13 +1,10 @@
 """A log of ten megabytes and a result of one: read in pages, shown by their beginning, never carried along."""
 
-import io
 import json
 import random
 import re
-import sys
 
 import pytest
-from django.core.management import ManagementUtility
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -17,7 +14,7 @@ from tasks_app import admission, logs, results, services
 from tasks_app.clock import clock
 from tasks_app.conf import conf
 from tasks_app.models import RunLogChunk, TaskRun
-from tests.integration.faces import Api, a_task, ended, running, user
+from tests.integration.faces import Api, a_task, as_from_a_shell, ended, running, user
 
 pytestmark = pytest.mark.django_db
 
@@ -46,19 +43,7 @@ def console():
 
 @pytest.fixture
 def manage(capsys, monkeypatch):
-    monkeypatch.setattr("django.db.connections.close_all", lambda: None)  # the test's transaction lives in one
-
-    def call(*words):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-        code: str | int = 0
-        try:
-            ManagementUtility(["manage.py", *words]).execute()
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    return call
+    return as_from_a_shell(capsys, monkeypatch)
 
 
 def line_of(number):
