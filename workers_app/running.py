@@ -10,6 +10,7 @@ from kombu import Exchange, Queue
 
 from tasks_app.messages.execution import queue_for
 from tasks_app.process_health import serve
+from workers_app.conf import conf
 from workers_app.worker_process import WorkerProcess
 
 #: What managed runs rely on, whichever app carries them out.
@@ -18,7 +19,6 @@ MANAGED: Final[dict[str, Any]] = {
     "worker_prefetch_multiplier": 4,
     # After a lost connection Celery would set the prefetch to values of its own, past what the permit desk added.
     "worker_enable_prefetch_count_reduction": False,
-    "worker_send_task_events": True,
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "worker_pool_start_method": "fork",
@@ -62,7 +62,7 @@ def run_worker(app: Celery, *, name: str, slots: int, task_types: Sequence[str],
         loglevel=loglevel,
         without_gossip=True,
         without_mingle=True,
-        task_events=True,
+        task_events=conf().task_events,
         quiet=True,
     )
     serve({"lease": lambda: WorkerProcess.current().check_lease()}, WorkerProcess.current().node.beat)

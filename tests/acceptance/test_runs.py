@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 
 import pytest
+from celery import Celery
 
 from tests.acceptance.installation import Installation
 
@@ -255,3 +257,30 @@ def test_both_workers_are_online_and_say_what_they_can_do(installed):
     for row in installed.wait_for(both, "two workers online"):
         assert row["supported_task_types"] == ["default"]
         assert row["max_concurrent_tasks"] == 2
+
+
+def test_task_events_are_sent_from_when_somebody_asks_for_them(installed):
+    task = make(installed, "tests.add", kwargs={"a": 1, "b": 1})
+    app = Celery(broker=installed.broker_url, set_as_current=False)
+    nodes = ["signalbox@w-0", "signalbox@w-1"]
+    succeeded: list[str] = []
+    with app.connection_for_read() as connection:
+        handlers = {"task-succeeded": lambda event: succeeded.append(event["uuid"])}
+        receiver = app.events.Receiver(connection, handlers=handlers)
+        with receiver.consumer_context(wakeup=False) as (live, _channel, _consumers):
+
+            def heard() -> bool:
+                with suppress(TimeoutError):
+                    live.drain_events(timeout=0.2)
+                return bool(succeeded)
+
+            heard()  # on Redis only who listens already hears an event
+            unseen = run(installed, task)
+            try:
+                assert len(app.control.enable_events(nodes, reply=True, timeout=10)) == 2
+                seen = run(installed, task)
+                installed.wait_for(heard, "an event")
+            finally:
+                app.control.disable_events(nodes, reply=True, timeout=10)
+    assert unseen["status"] == seen["status"] == "COMPLETED"
+    assert len(succeeded) == 1, "none of the run before anybody asked"

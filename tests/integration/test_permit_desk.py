@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from uuid import UUID, uuid4
@@ -56,13 +57,15 @@ class Scene:
             control_plane=self.control_plane, identity=self.identity, registry=self.registry, slots=self.slots,
             on_give_up=self.give_up, has_outcome=self.outcomes.__contains__,
         )  # fmt: skip
-        self.desk.connect(
-            self.handed.append, self.acknowledged.append, self.refused.append, self.dropped.append, self.prefetch
-        )
+        self.desk.connect(self.handed.append, self.settle, self.dropped.append, self.prefetch)
 
     def give_up(self, held: Held, reason: str) -> None:
         self.given_up.append((held, reason))
         lifecycle.hand_back([HandBack(held.run_id, held.token, held.nonce, reason)], now=NOW)
+
+    def settle(self, answered: Sequence[Delivery]) -> None:
+        for delivery in answered:
+            (self.acknowledged if delivery.permit is not None else self.refused).append(delivery)
 
     def prefetch(self, more: int) -> None:
         self.prefetched += more
@@ -124,6 +127,22 @@ def test_a_short_function_is_permitted_ahead_and_handed_over_slot_by_slot():
     assert scene.prefetched == AHEAD_MAX
     scene.desk.left(scene.handed[0])
     assert len(scene.handed) == scene.slots + 1, "the pool has room again, and the next is there already"
+
+
+def test_few_deliveries_gather_while_the_stock_lasts_a_moment():
+    scene = Scene()
+    scene.measure(1)
+    runs = dispatched(scene.slots + AHEAD_MAX + 3)
+    scene.take(*runs[:-3])
+    scene.round()
+    scene.take(*runs[-3:])
+    for _ in range(AHEAD_MAX - AHEAD_MAX // 4 - 1):
+        scene.finish(scene.handed[-1])
+    scene.round()
+    assert states(runs)[-3:] == ["DISPATCHED"] * 3, "more than a quarter of the stock is left"
+    scene.finish(scene.handed[-1])
+    scene.round()
+    assert states(runs)[-3:] == ["RUNNING"] * 3
 
 
 @pytest.mark.parametrize(("milliseconds", "ahead"), [(10, 20), (100, 2), (150, 1), (300, 0)])

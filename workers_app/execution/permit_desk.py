@@ -34,7 +34,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
@@ -124,8 +124,7 @@ class PermitDesk:
         self._on_give_up = on_give_up
         self._has_outcome = has_outcome
         self._hand: Callable[[Delivery], None] = lambda _delivery: None
-        self._acknowledge: Callable[[Delivery], None] = lambda _delivery: None
-        self._refuse: Callable[[Delivery], None] = lambda _delivery: None
+        self._settle: Callable[[Sequence[Delivery]], None] = lambda _deliveries: None
         self._drop: Callable[[Delivery], None] = lambda _delivery: None
         self._prefetch: Callable[[int], None] = lambda _more: None
         self._prefetching = 0
@@ -156,17 +155,17 @@ class PermitDesk:
     def connect(
         self,
         hand: Callable[[Delivery], None],
-        acknowledge: Callable[[Delivery], None],
-        refuse: Callable[[Delivery], None],
+        settle: Callable[[Sequence[Delivery]], None],
         drop: Callable[[Delivery], None],
         prefetch: Callable[[int], None],
     ) -> int:
         """The event loop is there (again): what it does for us, on its own thread. Returns what it has to read.
 
-        drop: what was granted and never began is not expected to any more. prefetch: how many more (or fewer, below 0)
-        deliveries the broker may send before they are acknowledged.
+        settle: the broker need not keep these; those without a permit are done with. drop: what was granted and never
+        began is not expected to any more. prefetch: how many more (or fewer, below 0) deliveries the broker may send
+        before they are acknowledged.
         """
-        self._hand, self._acknowledge, self._refuse, self._drop = hand, acknowledge, refuse, drop
+        self._hand, self._settle, self._drop = hand, settle, drop
         self._prefetch = prefetch
         self._prefetching = 0
         return self._wake_read
@@ -220,11 +219,8 @@ class PermitDesk:
         with self._lock:
             answered, self._answered = self._answered, []
             dropped, self._dropped = self._dropped, []
-        for delivery in answered:
-            if delivery.permit is None:
-                self._refuse(delivery)
-            else:
-                self._acknowledge(delivery)
+        if answered:
+            self._settle(answered)
         for delivery in dropped:
             self._drop(delivery)
         ahead = self._look_ahead.prefetch
@@ -334,10 +330,14 @@ class PermitDesk:
         """How many more may be asked for by their number alone; 0 while there is stock enough.
 
         More is asked for when half of the stock is gone: for each one that left, it would be one statement a run again.
+        Where deliveries come slowly (Redis lists) few wait by then: they gather until three quarters are gone.
         """
         outstanding = self._outstanding()
-        if outstanding >= self.slots and outstanding - self._count[Stage.HANDED] > AHEAD_MAX // 2:
-            return 0
+        if outstanding >= self.slots:
+            stock = outstanding - self._count[Stage.HANDED]
+            few = len(self._waiting) < AHEAD_MAX // 2
+            if stock > (AHEAD_MAX // 4 if few else AHEAD_MAX // 2):
+                return 0
         return self.slots + AHEAD_MAX - outstanding
 
     def _askable(self) -> int:

@@ -7,7 +7,7 @@ permits (`WorkerProcess`); without it the pool child asks by itself (`child`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from celery import bootsteps
@@ -17,6 +17,7 @@ from celery.worker.strategy import default
 
 from tasks_app.messages.execution import HEADER, Refusal
 from tasks_app.messages.signing import KeyRing
+from workers_app.execution.acknowledging import acknowledge_all
 from workers_app.execution.arrival import ticket_of
 from workers_app.execution.grant import GRANT
 from workers_app.execution.permit_desk import Delivery, PermitDesk
@@ -77,8 +78,7 @@ class DeskAtLoop(bootsteps.StartStopStep):
 
         waiting = desk.connect(
             hand=hand,
-            acknowledge=lambda delivery: delivery.request.acknowledge(),
-            refuse=lambda delivery: _done_with(delivery.request),
+            settle=_settle,
             drop=lambda delivery: task_ready(delivery.request),
             prefetch=lambda more: _prefetch(parent.qos, more),
         )
@@ -121,6 +121,14 @@ def _prefetch(qos: Any, more: int) -> None:
         qos.increment_eventually(more)
     else:
         qos.decrement_eventually(-more)
+
+
+def _settle(answered: Sequence[Delivery]) -> None:
+    """The broker need not keep these; those without a permit are done with."""
+    acknowledge_all([delivery.request for delivery in answered])
+    for delivery in answered:
+        if delivery.permit is None:
+            task_ready(delivery.request)
 
 
 def _done_with(request: Any) -> None:
