@@ -17,10 +17,10 @@ from celery.worker.strategy import default
 
 from tasks_app.messages.execution import HEADER, Refusal
 from tasks_app.messages.signing import KeyRing
-from workers_app.execution.acknowledging import acknowledge_all
 from workers_app.execution.arrival import ticket_of
 from workers_app.execution.grant import GRANT
 from workers_app.execution.permit_desk import Delivery, PermitDesk
+from workers_app.execution.redis_lists import acknowledge_all, keep_client
 
 _desk: PermitDesk | None = None
 _ring: KeyRing | None = None
@@ -83,6 +83,7 @@ class DeskAtLoop(bootsteps.StartStopStep):
             prefetch=lambda more: _prefetch(parent.qos, more),
         )
         hub.add_reader(waiting, desk.woken)
+        keep_client(parent.task_consumer.channel)
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002  (as Celery calls it)
         """The connection is lost or closed."""

@@ -1,4 +1,4 @@
-"""What a worker's main process acknowledges together, on the brokers themselves."""
+"""What makes Redis lists cheaper in a worker's main process, on the brokers themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery.worker.request import Request
 from kombu import Connection, Queue
 
 from tests.servers import RabbitMQServer, RedisServer
-from workers_app.execution.acknowledging import acknowledge_all
+from workers_app.execution.redis_lists import acknowledge_all, keep_client
 
 QUEUE = Queue("acknowledging", routing_key="acknowledging", durable=True)
 
@@ -118,3 +118,22 @@ def test_on_rabbitmq_each_goes_its_usual_way(rabbitmq: RabbitMQServer):
             assert QUEUE(again.default_channel).get() is None
     finally:
         rabbitmq.delete_all_queues()
+
+
+def test_a_channel_uses_one_client_for_as_long_as_it_has_its_connections(on_redis: Consumer, redis_server: RedisServer):
+    keep_client(on_redis.channel)
+    first = on_redis.channel._create_client()
+    requests = on_redis.take(2)
+    assert on_redis.channel._create_client() is first
+    on_redis.channel._disconnect_pools()
+    assert on_redis.channel._create_client() is not first, "its connections are closed"
+    acknowledge_all(requests)
+    assert kept(redis_server) == (0, 0)
+
+
+def test_channels_of_other_brokers_are_left_as_they_are(rabbitmq: RabbitMQServer):
+    with Connection(rabbitmq.url) as connection:
+        channel = connection.channel()
+        before = dict(vars(channel))
+        keep_client(channel)
+        assert vars(channel) == before
