@@ -36,15 +36,16 @@ def keep_client(channel: Any) -> None:
     """Let a channel on Redis lists use one client; any other is left as it is."""
     if not _on_lists(channel):
         return
-    make, pool, client = channel._create_client, None, None
+    make = channel._create_client
+    of_pool: dict[Any, Any] = {}
 
     def kept(asynchronous: bool = False) -> Any:
-        nonlocal pool, client
         if asynchronous:
             return make(asynchronous=True)
-        if client is None or pool is not channel.pool:
-            client, pool = make(), channel.pool
-        return client
+        if channel.pool not in of_pool:
+            of_pool.clear()
+            of_pool[channel.pool] = make()
+        return of_pool[channel.pool]
 
     channel._create_client = kept
 
