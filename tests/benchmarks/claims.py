@@ -199,17 +199,17 @@ _ON_REDIS: Final = {"part": "redis", "ours": OURS_REDIS}
 
 CLAIMS: Final[list[Claim]] = [
     _claim(
-        "rabbitmq.throughput_ratio", _TIMES_CONFIRMED, *_at_least(0.5), partial(throughput_ratio, **_VS_CONFIRMED)
+        "rabbitmq.throughput_ratio", _TIMES_CONFIRMED, *_at_least(1.2), partial(throughput_ratio, **_VS_CONFIRMED)
     ),
     _claim(
         "rabbitmq.throughput_ratio_unconfirmed", _TIMES_UNCONFIRMED, *_at_least(0.7),
         partial(throughput_ratio, **_VS_UNCONFIRMED),
     ),
     _claim(
-        "rabbitmq.vs_results", _TIMES_DEFAULT, *_at_least(2.5),
+        "rabbitmq.vs_results", _TIMES_DEFAULT, *_at_least(3.0),
         partial(vs_results, contender=RESULTS_DEFAULT, how=_DEFAULT),
     ),
-    _claim("rabbitmq.vs_results_kept", _TIMES_KEPT, *_at_least(2.5), partial(vs_results, contender=RESULTS, how=_KEPT)),
+    _claim("rabbitmq.vs_results_kept", _TIMES_KEPT, *_at_least(3.0), partial(vs_results, contender=RESULTS, how=_KEPT)),
     _claim("rabbitmq.cpu_ratio", _TIMES_CONFIRMED, *_at_most(2.0), partial(cpu_ratio, **_VS_CONFIRMED)),
     _claim(
         "rabbitmq.cpu_ratio_unconfirmed", _TIMES_UNCONFIRMED, *_at_most(1.4), partial(cpu_ratio, **_VS_UNCONFIRMED)
