@@ -4,6 +4,10 @@ A confirm for each message costs a round trip each and more than halves the thro
 `mandatory`, so that one for a queue that does not exist comes back instead of vanishing: the broker sends the return
 before that message's confirm.
 
+py-amqp writes each message to the socket by itself, and each would wake the broker, which costs it and this process a
+third of what a short message costs them at all (measured): on Linux the kernel keeps a batch together until it is full
+packets or complete.
+
 kombu opens the connection (it knows the URLs); publishing goes to py-amqp directly. Its `basic_publish` is passed by,
 because it reads the socket before each message; what it looks for there, `connection.blocked`, ends here as confirms
 that do not come.
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -102,13 +107,14 @@ class AmqpBroker:
             if missing:
                 self.declare(missing)
             batch = self._batch = _Batch(self._next_tag)
-            for index, message in enumerate(messages):
-                batch.waiting[self._next_tag] = message
-                self._next_tag += 1
-                del unsent[:1]
-                self._send(message)
-                if index == 0:
-                    reach("publish.after_first")
+            with _together(self._channel.connection.transport.sock):
+                for index, message in enumerate(messages):
+                    batch.waiting[self._next_tag] = message
+                    self._next_tag += 1
+                    del unsent[:1]
+                    self._send(message)
+                    if index == 0:
+                        reach("publish.after_first")
             reach("publish.before_confirm")
             self._await_confirms(batch)
         except _ERRORS as error:  # BrokerAway is an OSError, too
@@ -236,3 +242,18 @@ class AmqpBroker:
             self._lost(error)
             raise BrokerAway(str(error)) from error
         self._available = True
+
+
+@contextlib.contextmanager
+def _together(connected: socket.socket) -> Iterator[None]:
+    """What is written meanwhile leaves in as few packets as it fills, the last one at the end, also of a process."""
+    cork = getattr(socket, "TCP_CORK", None)
+    if cork is None:
+        yield
+        return
+    connected.setsockopt(socket.IPPROTO_TCP, cork, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.IPPROTO_TCP, cork, 0)
