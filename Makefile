@@ -104,7 +104,7 @@ openapi: venv-dev ## write docs/openapi.yaml
 	$(CHECK) spectacular --validate --fail-on-warn --file docs/openapi.yaml
 
 pytest: venv-dev servers
-	$(PY) -m pytest tests/integration --database=postgresql
+	$(PY) -m pytest tests/integration --database=postgresql --only-with-database
 	$(PY) -m pytest tests --database=sqlite
 
 unit: venv-dev ## the tests without a database, in seconds

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The settings under test, read by DJANGO_SETTINGS_MODULE.
 SETTINGS = "scheduler_project.settings"
+#: By one of these a test uses the database that was chosen, unless it says so by the mark `django_db`.
+DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "database_url"}
 #: Where nothing may be skipped when servers are required.
 SERVED = ("tests/integration/", "tests/acceptance/")
 
@@ -47,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("sqlite", "postgresql"),
         default="sqlite",
         help="the database that the tests run on (default: sqlite)",
+    )
+    parser.addoption(
+        "--only-with-database",
+        action="store_true",
+        help="leave out tests that use no database: once is enough for them, where there are runs on several",
     )
 
 
@@ -87,11 +94,19 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is about the other database."""
+    """Leave out what is about the other database, and if so wished what is about none."""
     other = "postgresql_only" if config.getoption("--database") == "sqlite" else "sqlite_only"
     chosen = [item for item in items if item.get_closest_marker(other) is None]
+    if config.getoption("--only-with-database"):
+        chosen = [item for item in chosen if uses_database(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     items[:] = chosen
+
+
+def uses_database(item: pytest.Item) -> bool:
+    """Whether a test depends on --database."""
+    marked = any(item.get_closest_marker(name) is not None for name in ("django_db", "postgresql_only", "sqlite_only"))
+    return marked or not DATABASE_FIXTURES.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def servers_are_required() -> bool:
