@@ -2,8 +2,9 @@
 
 It is asked for many deliveries at once or for one, always with the same statement. Asking again with the same nonce
 gives the same answer while that attempt is RUNNING, so an answer that was lost on the way costs nothing. The lease of
-the asking incarnation is checked in the same statement; a lease judged over a moment later is the reaper's business,
-which ends every attempt that the dead incarnation holds.
+the asking incarnation is checked in the same statement, once for first asks and for repeated ones: what a dead
+incarnation was permitted before is about to be ended, and must not begin. A lease judged over a moment later is the
+reaper's business, which ends every attempt that the dead incarnation holds.
 
 The answer to who asks again is read from the locked row, not once more from the table: while the first ask was still
 committing, this statement's own snapshot is older than the permit that it finds.
@@ -73,7 +74,7 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
         about = [[ask.run_id for ask in asks], [ask.token for ask in asks], [ask.nonce for ask in asks]]
         within, ids = "run.id = ANY (%s::bigint[])", about[0]
     sql = f"""
-        WITH asked AS ({asked}), locked AS MATERIALIZED (
+        WITH asked AS ({asked}), holder AS MATERIALIZED (SELECT {holder.alive_sql} AS alive), locked AS MATERIALIZED (
             SELECT {carried}, run.status, asked.nonce AS asked_nonce
             FROM asked JOIN "{table}" AS run ON run.id = asked.id AND run.token = asked.token
             WHERE {within} ORDER BY run.id FOR UPDATE OF run
@@ -83,15 +84,16 @@ def _permit_postgres(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -
                 permitted_at = %s, started_at = %s, stop_reason = '',
                 deadline_at = %s::timestamptz + run.timeout_seconds * interval '1 second'
             FROM locked
-            WHERE run.id = locked.id AND {within} AND locked.status = 'DISPATCHED' AND {holder.alive_sql}
+            WHERE run.id = locked.id AND {within} AND locked.status = 'DISPATCHED' AND (SELECT alive FROM holder)
             RETURNING {carried}
         )
         SELECT * FROM moved
         UNION ALL
-        SELECT {carried} FROM locked AS run WHERE run.status = 'RUNNING' AND run.nonce = run.asked_nonce
+        SELECT {carried} FROM locked AS run
+        WHERE run.status = 'RUNNING' AND run.nonce = run.asked_nonce AND (SELECT alive FROM holder)
     """
     params = (
-        *about, ids, holder.worker_id, holder.incarnation_id, now, now, now, ids, *holder.alive_params,
+        *about, *holder.alive_params, ids, holder.worker_id, holder.incarnation_id, now, now, now, ids,
     )  # fmt: skip
     with postgres_cursor() as cursor:
         cursor.execute(sql, params)
@@ -110,13 +112,13 @@ def _permit_locked(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -> 
             alive = bool(cursor.fetchone()[0])
         answered: list[Any] = []
         moved: list[tuple[Any, ...]] = []
-        for ask in asks:
+        for ask in asks if alive else ():
             row = found.get(ask.run_id)
             if row is None or row[2] != ask.token:
                 continue
             if row[-1] == RunStatus.RUNNING.value and row[3] == ask.nonce:
                 answered.append(row[:-1])
-            elif row[-1] == RunStatus.DISPATCHED.value and alive:
+            elif row[-1] == RunStatus.DISPATCHED.value:
                 deadline = now + timedelta(seconds=row[8])
                 moved.append(
                     (ask.run_id, RunStatus.RUNNING.value, ask.nonce, holder.worker_id, holder.incarnation_id, now, now,
@@ -137,16 +139,16 @@ def _permit_locked(asks: Sequence[PermitAsk], holder: Holder, now: datetime) -> 
 
 def _reasons(asks: Sequence[PermitAsk]) -> dict[int, str]:
     """Why these asks got nothing; for logs and metrics only, so it may be a moment late."""
-    rows = TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list("id", "status", "token")
+    rows = TaskRun.objects.filter(pk__in=[ask.run_id for ask in asks]).values_list("id", "status", "token", "nonce")
     found = {row[0]: row for row in rows}
     reasons = {}
     for ask in asks:
-        row = found.get(ask.run_id)
+        row, held = found.get(ask.run_id), (RunStatus.RUNNING.value, ask.token, ask.nonce)
         if row is None:
             reasons[ask.run_id] = "unknown"
         elif row[1] == RunStatus.CANCELLED.value:
             reasons[ask.run_id] = "cancelled"
-        elif row[1] == RunStatus.DISPATCHED.value and row[2] == ask.token:
+        elif row[1:3] == (RunStatus.DISPATCHED.value, ask.token) or row[1:] == held:
             reasons[ask.run_id] = "lease_over"
         else:
             reasons[ask.run_id] = "stale"

@@ -184,6 +184,18 @@ def test_no_permit_is_given_to_an_incarnation_whose_lease_is_over():
     assert status_of(run.id) == "DISPATCHED"
 
 
+def test_asking_again_is_refused_when_the_lease_was_judged_over_in_between():
+    worker = AWorker()
+    [run] = claimed(*submitted())
+    ask = PermitAsk(run.id, run.token, uuid4())
+    [first] = lifecycle.permit([ask], worker.holder, now=NOW)
+    assert isinstance(first, Permitted)
+    worker.over()
+    [again] = lifecycle.permit([ask], worker.holder, now=NOW)
+    assert again == Refused(run.id, ask.nonce, "lease_over")
+    assert status_of(run.id) == "RUNNING"  # to be ended by the reaper
+
+
 def test_a_permit_asked_again_after_a_cancel_says_that_a_stop_is_wanted():
     worker = AWorker()
     [run] = claimed(*submitted())
