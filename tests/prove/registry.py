@@ -12,7 +12,10 @@ from typing import Any, Final
 from tests.prove.claim import Claim
 
 #: Modules with a list CLAIMS, in the order in which they are measured.
-SOURCES: Final = ("tests.faults.claims", "tests.brokers.claims", "tests.benchmarks.claims", "tests.console.claims")
+SOURCES: Final = (
+    "tests.faults.claims", "tests.properties.claims", "tests.model.claims", "tests.brokers.claims",
+    "tests.benchmarks.claims", "tests.console.claims",
+)  # fmt: skip
 
 
 class DuplicateClaim(Exception):

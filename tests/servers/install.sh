@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install from Debian's packages what the integration tests need and this machine lacks:
-# PostgreSQL, RabbitMQ, Redis, Chromium (with letters for Chinese). Their services are not started: tests start private servers.
+# PostgreSQL, RabbitMQ, Redis, Chromium (with letters for Chinese), Spin and a C compiler for the model. Their services are not started: tests start private servers.
 # Without root or apt: one line that says what is missing, and (unless SIGNALBOX_REQUIRE_SERVERS is set) success.
 set -eu
 
@@ -11,6 +11,8 @@ ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/n
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] && command -v erl_call >/dev/null 2>&1 || lacks rabbitmq-server
 command -v redis-server >/dev/null 2>&1 || lacks redis-server
 command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || lacks "chromium fonts-wqy-microhei"
+command -v spin >/dev/null 2>&1 || lacks spin
+command -v cc >/dev/null 2>&1 || lacks "gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 
 give_up() {

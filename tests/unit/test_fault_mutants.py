@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.mutants.changes import MUTANTS, changed
+from tests.faults.mutants.changes import FINER, MUTANTS, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", sorted(MUTANTS))
+@pytest.mark.parametrize("name", sorted(MUTANTS | FINER))
 def test_a_mutant_fits_the_product_and_compiles(name):
-    for module in {change.module for change in MUTANTS[name]}:
+    for module in {change.module for change in (MUTANTS | FINER)[name]}:
         spec = importlib.util.find_spec(module)
         assert spec is not None
         assert spec.origin is not None

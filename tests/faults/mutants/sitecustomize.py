@@ -32,5 +32,5 @@ class _Finder:
 if _name:
     _changes = runpy.run_path(str(Path(__file__).with_name("changes.py")))
     _changed = _changes["changed"]
-    _modules = {change.module for change in _changes["MUTANTS"][_name]}
+    _modules = {change.module for change in (_changes["MUTANTS"] | _changes["FINER"])[_name]}
     sys.meta_path.insert(0, _Finder())
