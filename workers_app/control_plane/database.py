@@ -20,6 +20,7 @@ from tasks_app.conf import conf as tasks_conf
 from tasks_app.lifecycle import Finished, HandBack, Holder, PermitAsk, Permitted, Refused
 from tasks_app.messages.parsing import BadReport, parse_finish
 from tasks_app.states import Outcome
+from workers_app.control_plane import quiet_forks
 from workers_app.control_plane.port import Hello, Renewal, RenewalAnswer, Unreachable
 from workers_app.models import Worker, WorkerIncarnation
 
@@ -151,13 +152,14 @@ class DatabaseControlPlane:
         if self._in_callers_transaction:
             yield
             return
-        if connection.connection is not None and (connection.errors_occurred or connection.in_atomic_block):
-            connection.close()
-        try:
-            yield
-        except DatabaseFailure as error:
-            connection.close()
-            raise Unreachable(f"{type(error).__name__}: {error}") from error
+        with quiet_forks.inside():
+            if connection.connection is not None and (connection.errors_occurred or connection.in_atomic_block):
+                connection.close()
+            try:
+                yield
+            except DatabaseFailure as error:
+                connection.close()
+                raise Unreachable(f"{type(error).__name__}: {error}") from error
 
     def as_worker(self, worker_id: str) -> DatabaseControlPlane:
         """The same client speaking for a worker that another process registered (a pool child)."""
