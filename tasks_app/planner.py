@@ -8,11 +8,13 @@ of a burst's database time). Bitmaps are out for another reason: rows leave the 
 and running all the time, and only a plain index scan marks what it finds dead, so that the next one need not look at it
 again (seen: a millisecond and more a round after some thousand runs, until the next VACUUM).
 
-Web processes and pool children, which ask other things, are left alone.
+Web processes and pool children, which ask other things, are left alone, and so are threads of bodies in the process of
+a worker.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from django.db.backends.signals import connection_created
@@ -20,8 +22,16 @@ from django.db.backends.signals import connection_created
 _UID = "signalbox.planner"
 
 
-def read_by_index() -> None:
-    """For each connection that this process opens from now on."""
+#: Begins the names of the platform's own threads.
+OWN_THREADS = "signalbox-"
+
+_only_own_threads = False
+
+
+def read_by_index(*, only_own_threads: bool = False) -> None:
+    """For each connection that this process, or only the platform's own threads in it, opens from now on."""
+    global _only_own_threads
+    _only_own_threads = only_own_threads
     connection_created.connect(_plan_once_by_index, weak=False, dispatch_uid=_UID)
 
 
@@ -31,6 +41,8 @@ def read_as_planned() -> None:
 
 
 def _plan_once_by_index(connection: Any, **_: Any) -> None:
+    if _only_own_threads and not threading.current_thread().name.startswith(OWN_THREADS):
+        return
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute(

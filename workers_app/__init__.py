@@ -7,6 +7,7 @@ A worker is a Celery worker (`celery.bin.worker`, unchanged) with these parts ar
                      what runs, the guardian, the lease, collecting and flushing outcomes;
                      in the pool child: register, begin, run the body, tell the outcome
 * `executors`        what a body can be: a registered Celery task, a shell command under a supervisor, an HTTP request
+* `pools`            which of Celery's pools run bodies, and what each can end
 * `addresses`        where HTTP requests may go
 * `control_plane`    the port to the control plane and its adapters
 * `job`              the interface that a body sees: progress, cancel check, idempotency keys, logger

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import close_old_connections
 
-from workers_app.execution import outcome
+from workers_app.execution import interruption, outcome
 from workers_app.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,9 @@ def worker_init(sender: Any, **_: Any) -> None:
 
 
 def worker_process_init(**_: Any) -> None:
-    """Pool child, after Celery has built its tracing functions."""
+    """Pool child, after Celery has built its tracing functions; with solo the main process, as it makes its pool."""
+    if WorkerProcess.current().pool.one_process:
+        return
     try:
         WorkerProcess.current().attach_child()
     except BaseException:
@@ -43,9 +45,9 @@ def worker_ready(sender: Any, **_: Any) -> None:
     WorkerProcess.current().start(sender)
 
 
-def worker_shutting_down(**_: Any) -> None:
-    """Main process, SIGTERM or the like: running bodies go on, nothing new begins."""
-    WorkerProcess.current().drain()
+def worker_shutting_down(how: str = "Warm", **_: Any) -> None:
+    """Main process, SIGTERM or the like: running bodies go on (not in a cold shutdown), nothing new begins."""
+    WorkerProcess.current().drain(at_once=how == "Cold")
 
 
 def worker_shutdown(**_: Any) -> None:
@@ -78,6 +80,7 @@ def task_retry(reason: Any, einfo: Any, **_: Any) -> None:
     outcome.retried(reason, str(getattr(einfo, "traceback", "") or ""))
 
 
-def task_postrun(**_: Any) -> None:
+def task_postrun(task_id: str, **_: Any) -> None:
     """Pool child, after any body, managed or not: connections that broke or grew old are not kept."""
+    interruption.left(task_id)
     close_old_connections()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tasks_app.messages.compression import ABOVE_BYTES
 from tasks_app.sections import accessor, require_positive
+from workers_app import pools
 from workers_app.addresses import AddressPolicy
 
 
@@ -39,6 +40,11 @@ class WorkerSettings:
     http_body_bytes_max: int = 64 * 1024
     #: Certificates of authorities (a PEM file) that HTTP requests trust beside the public ones.
     http_authorities_file: str = ""
+    #: Which of Celery's pools runs bodies: prefork, threads or solo (`workers_app.pools` says what each can end).
+    pool: str = "prefork"
+    #: A pool process is replaced after so many bodies, or when its memory has grown above so many KiB; 0: never.
+    max_tasks_per_child: int = 0
+    max_memory_per_child_kib: int = 0
     #: Who asks for permits: "batched" is the worker's main process for many deliveries at once, "each" is the pool
     #: process for its own. Both start nothing without one; batched costs less a run.
     permits: str = "batched"
@@ -77,6 +83,13 @@ class WorkerSettings:
             raise ValueError("compress_above_bytes must be 0 or more")
         if self.permits not in ("batched", "each"):
             raise ValueError('permits must be "batched" or "each"')
+        for name in ("max_tasks_per_child", "max_memory_per_child_kib"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more")
+        pools.check_children(
+            pools.named(self.pool), max_tasks=self.max_tasks_per_child, max_memory_kib=self.max_memory_per_child_kib,
+            permits=self.permits,
+        )  # fmt: skip
         if self.renewals_per_lease < 3:
             raise ValueError("renewals_per_lease must be 3 or more")
 

@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 CHUNK_BYTES_MAX: Final = 16 * 1024
 FLUSH_SECONDS: Final = 0.2
@@ -202,6 +202,31 @@ class StreamToJob(io.TextIOBase):
         return len(text)
 
 
+class StreamOfThreads(StreamToJob):
+    """A standard stream that several bodies share: each one's writes go to its own log, all others where they went."""
+
+    def __init__(self, stream: str, otherwise: TextIO) -> None:
+        """otherwise: the stream in whose place this one stands."""
+        super().__init__(stream)
+        self._otherwise = otherwise
+
+    def write(self, text: str) -> int:
+        """To the job of this thread, if there is one."""
+        return super().write(text) if current_job().managed else self._otherwise.write(text)
+
+    def flush(self) -> None:
+        """What went elsewhere."""
+        self._otherwise.flush()
+
+    def fileno(self) -> int:
+        """The process's own."""
+        return self._otherwise.fileno()
+
+    def isatty(self) -> bool:
+        """As the process's own."""
+        return self._otherwise.isatty()
+
+
 class LogToJob(logging.Handler):
     """Passes log records that bodies make to the log of the run under way."""
 
@@ -224,6 +249,13 @@ _NULL: Final = Job()
 _here = threading.local()
 #: The one job of a pool process. Threads that its body starts belong to it from the first time they ask.
 _of_process: Job = _NULL
+_shared = False
+
+
+def share_process() -> None:
+    """From now on several bodies run in this process, each in a thread: a job is its thread's alone."""
+    global _shared
+    _shared = True
 
 
 def current_job() -> Job:
@@ -237,6 +269,11 @@ def current_job() -> Job:
 
 
 def set_current_job(job: Job | None) -> None:
-    """Set or clear the job of this thread and of what it starts; for the execution layer."""
+    """Set or clear the job of this thread and, unless bodies share the process, of what it starts.
+
+    For the execution layer.
+    """
     global _of_process
-    _here.job = _of_process = job or _NULL
+    _here.job = job or _NULL
+    if not _shared:
+        _of_process = _here.job

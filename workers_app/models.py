@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from workers_app.pools import POOLS
 from workers_app.querysets import IncarnationQuerySet, WorkerQuerySet
 
 
@@ -47,6 +48,12 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def pool_says(self) -> str:
+        """What its pool can end, for people; empty for a pool that a later version brought."""
+        pool = POOLS.get(self.pool)
+        return str(pool.says) if pool else ""
 
 
 class WorkerIncarnation(models.Model):

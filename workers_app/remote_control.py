@@ -1,6 +1,8 @@
 """Remote control commands `task.control.*`: the quick way to a worker.
 
 The fact is in the database already, and a renewal brings it if this message is lost.
+
+Celery's own commands to change the number of slots (Flower has buttons for them) are refused with the reason.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from typing import Any
 
 from celery.worker.control import control_command
 
+from workers_app.pools import FIXED_SLOTS
 from workers_app.worker_process import WorkerProcess
 
 
@@ -30,3 +33,21 @@ def resume(_state: Any, **_: Any) -> dict[str, Any]:
     """Take work again."""
     WorkerProcess.current().renew_soon()
     return {"ok": True}
+
+
+@control_command(name="pool_grow", args=[("n", int)], signature="[N=1]")
+def pool_grow(_state: Any, **_: Any) -> dict[str, Any]:
+    """Refused."""
+    return {"error": FIXED_SLOTS}
+
+
+@control_command(name="pool_shrink", args=[("n", int)], signature="[N=1]")
+def pool_shrink(_state: Any, **_: Any) -> dict[str, Any]:
+    """Refused."""
+    return {"error": FIXED_SLOTS}
+
+
+@control_command(name="autoscale", args=[("max", int), ("min", int)], signature="[max [min]]")
+def autoscale(_state: Any, **_: Any) -> dict[str, Any]:
+    """Refused."""
+    return {"error": FIXED_SLOTS}

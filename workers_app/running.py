@@ -10,7 +10,7 @@ from kombu import Exchange, Queue
 
 from tasks_app.messages.execution import queue_for
 from tasks_app.process_health import serve
-from workers_app.conf import conf
+from workers_app.conf import WorkerSettings
 from workers_app.worker_process import WorkerProcess
 
 #: What managed runs rely on, whichever app carries them out.
@@ -31,6 +31,8 @@ MANAGED: Final[dict[str, Any]] = {
     "control_queue_exclusive": False,
     "control_queue_durable": True,
     "worker_state_db": None,
+    # Slots are fixed, and a pool that starts anew forgets what it was given.
+    "worker_pool_restarts": False,
 }
 
 
@@ -42,29 +44,39 @@ def shared_queues(task_types: Sequence[str]) -> list[Queue]:
     ]
 
 
-def run_worker(app: Celery, *, name: str, slots: int, task_types: Sequence[str], loglevel: str) -> None:
-    """Run until stopped; exits the process with Celery's code.
+def run_worker(
+    app: Celery, *, name: str, slots: int, task_types: Sequence[str], loglevel: str, settings: WorkerSettings
+) -> None:
+    """Run until stopped; exits the process with Celery's code. settings: pool, and when its processes are replaced.
 
     The node is called signalbox@<name>; it takes the shared queue of each task type and its own queue.
     """
     app.conf.update(MANAGED)
     app.conf.accept_content = sorted({*app.conf.accept_content, "json"})
     app.conf.task_queues = shared_queues(task_types)
-    app.conf.worker_pool = "prefork"
+    app.conf.worker_pool = settings.pool
+    if settings.pool == "solo":
+        # The loop stands still while a body runs, and a broker that waits for heartbeats would cut the connection.
+        app.conf.broker_heartbeat = 0
     # Celery's main process publishes nothing but events, on the loop that hands out work: it must not wait for
     # confirms. Children get confirms back for what bodies publish (`attach_child`), reports have their own connection.
     app.conf.broker_transport_options = {**(app.conf.broker_transport_options or {}), "confirm_publish": False}
     worker = app.Worker(
         hostname=f"signalbox@{name}",
         concurrency=slots,
-        pool="prefork",
+        pool=settings.pool,
+        max_tasks_per_child=settings.max_tasks_per_child or None,
+        max_memory_per_child=settings.max_memory_per_child_kib or None,
         optimization="fair",
         loglevel=loglevel,
         without_gossip=True,
         without_mingle=True,
-        task_events=conf().task_events,
+        task_events=settings.task_events,
         quiet=True,
     )
     serve({"lease": lambda: WorkerProcess.current().check_lease()}, WorkerProcess.current().node.beat)
     worker.start()
+    if WorkerProcess.current().pool.one_process:
+        # After a cold shutdown Celery does not say that it ends; bodies in threads may still be there.
+        WorkerProcess.current().stop()
     raise SystemExit(worker.exitcode or 0)

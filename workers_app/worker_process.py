@@ -1,6 +1,7 @@
 """One Celery worker as the platform sees it: what each of its signals sets in motion.
 
-There is one of these a process; it is made in the main process by `worker_init` and inherited by pool children.
+There is one of these a process; it is made in the main process by `worker_init` and inherited by pool children. Where
+bodies run in threads of the main process (`execution.one_process`) there are no children.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import socket
 import threading
 from typing import Any, ClassVar, Final
 
-from django.db import connections
+from django.db import connection, connections
 
 from tasks_app import planner
 from tasks_app.clock import DatabaseClock, clock
 from tasks_app.conf import conf as tasks_conf
 from tasks_app.messages.execution import HEADER, QUEUE_PREFIX, Refusal
 from tasks_app.messages.signing import KeyRing
+from workers_app import pools
 from workers_app.conf import conf
+from workers_app.control_plane import quiet_forks
 from workers_app.control_plane.database import DatabaseControlPlane
 from workers_app.control_plane.port import Hello, Unreachable
 from workers_app.heartbeat import Heartbeat
@@ -42,6 +45,7 @@ class WorkerProcess:
         from workers_app.execution.reception import open_desk
 
         self.app = controller.app
+        self.pool = pools.of_celery(controller.pool_cls)
         self.worker_id = str(controller.hostname).partition("@")[2] or str(controller.hostname)
         settings = conf()
         for alias in connections.settings:
@@ -57,8 +61,8 @@ class WorkerProcess:
             ],
             functions=sorted(name for name in self.app.tasks if not name.startswith(("celery.", "signalbox."))),
             labels={},
-            slots=int(controller.concurrency or 1),
-            pool="prefork",
+            slots=1 if self.pool.name == "solo" else int(controller.concurrency or 1),
+            pool=self.pool.name,
             host=socket.gethostname(),
             pid=os.getpid(),
             code_version=os.environ.get("CODE_VERSION", ""),
@@ -70,6 +74,7 @@ class WorkerProcess:
             settings=settings,
             control_plane=DatabaseControlPlane(clock, settings.lease_seconds),
             on_drain=self._consume_or_not,
+            on_watch=self._send_heartbeat if self.pool.one_process else lambda: None,
         )
         self.heartbeat = Heartbeat(
             worker_id=self.worker_id,
@@ -84,15 +89,19 @@ class WorkerProcess:
         for task in self.app.tasks.values():
             task.Request = "workers_app.execution.request:Request"
         if self.node.desk is not None:
-            open_desk(self.node.desk, self.node.ring)
+            open_desk(self.node.desk, self.node.ring, self.pool.name)
             for task in self.app.tasks.values():
                 task.Strategy = "workers_app.execution.reception:strategy"
 
     @classmethod
     def prepare(cls, controller: Any) -> None:
-        """`worker_init`: register and make what children inherit. Waits for a database that is away."""
-        planner.read_by_index()
+        """`worker_init`: register and make what children inherit. Waits for a database that is away.
+
+        Ends the process where this kind of worker cannot run managed bodies.
+        """
+        cls._refuse(controller)
         process = cls._current = cls(controller)
+        planner.read_by_index(only_own_threads=process.pool.one_process)
         stop = threading.Event()
         pause = 0.5
         while True:
@@ -104,7 +113,22 @@ class WorkerProcess:
                 stop.wait(pause)
                 pause = min(5.0, pause * 2)
         connections.close_all()
+        if process.pool.one_process:
+            from workers_app.execution import one_process
+
+            one_process.prepare(process.app, process.node)
+        else:
+            quiet_forks.keep()
         process._say_goodbye_on_sigterm()
+
+    @staticmethod
+    def _refuse(controller: Any) -> None:
+        try:
+            pools.check_children(pools.of_celery(controller.pool_cls), permits=conf().permits)
+        except ValueError as error:
+            raise SystemExit(f"this worker cannot run managed bodies: {error}") from None
+        if controller.options.get("autoscale"):
+            raise SystemExit(f"this worker cannot run managed bodies: {pools.FIXED_SLOTS}")
 
     @classmethod
     def current(cls) -> WorkerProcess:
@@ -136,6 +160,10 @@ class WorkerProcess:
         settings = tasks_conf()
         # What a body was permitted it may begin while the database is away, also as the first one of its process.
         child_clock = DatabaseClock(host_until_read=True)
+        if connection.vendor == "sqlite":
+            # A connection that never opens (`quiet_forks`) does so here, where Celery kills a process that does not
+            # come up, and not in a run.
+            child_clock.now()
         attach(
             self.app.tasks.values(),
             Child(
@@ -155,18 +183,27 @@ class WorkerProcess:
     def start(self, consumer: Any) -> None:
         """`worker_ready`."""
         self._consumer = consumer
+        if self.pool.one_process:
+            from workers_app.execution import one_process
+
+            one_process.share_streams()
+            one_process.keep_pool(consumer.pool, lambda at_once: self.drain(at_once=at_once))
         self.node.start()
 
-    def drain(self) -> None:
-        """`worker_shutting_down`."""
-        self.node.begin_drain()
+    def drain(self, *, at_once: bool = False) -> None:
+        """`worker_shutting_down`. at_once: bodies have no time left; on a pool of processes Celery sees to it."""
+        self.node.begin_drain(at_once=at_once and self.pool.one_process)
 
     def stop(self) -> None:
         """`worker_shutdown`."""
         self.node.stop()
 
     def send_heartbeat(self) -> None:
-        """`heartbeat_sent`."""
+        """`heartbeat_sent`. A loop that runs a body sends none: then a thread of ours does."""
+        if not self.pool.one_process:
+            self._send_heartbeat()
+
+    def _send_heartbeat(self) -> None:
         body = self.heartbeat.due_body()
         if body is not None:
             self.node.publisher.heartbeat(body)

@@ -60,8 +60,8 @@ def roles(*, web_port: int, flower_port: int, health_ports: Sequence[int]) -> li
         ),
         Role(
             name="worker",
-            command=manage("run_worker", "--name", "local", "--slots", "2"),
-            says="two slots",
+            command=manage("run_worker", "--name", "local"),
+            says="runs tasks",
             health_port=worker,
             env={"SIGNALBOX_HEALTH_PORT": str(worker)},
         ),

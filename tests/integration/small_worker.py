@@ -1,9 +1,10 @@
 """A worker with nothing but a table, a guardian and children: what the guardian's tests stop and kill.
 
-Argument: JSON `{"lease": seconds, "renew": bool, "children": [{"state", "deadline", "keep_running", "shell"}]}`. A
-child's state is idle, registered, granted or started; deadline is seconds from its start. Prints one JSON line with the
-pids once all are in their state, then one line for each child that died: its place and why. Commands on stdin, a line
-each: `guardian` (start another), `stop` (stop the guardian), `alive`.
+Argument: JSON `{"lease": seconds, "renew": bool, "children": [{"state", "deadline", "keep_running", "shell",
+"in_worker"}]}`. A child's state is idle, registered, granted or started; deadline is seconds from its start; in_worker:
+it takes its seat as a thread would. Prints one JSON line with the pids once all are in their state, then one line for
+each child that died: its place and why. Commands on stdin, a line each: `guardian` (start another), `stop` (stop the
+guardian), `alive`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from workers_app.execution.registry import Registry, boottime_ns
 
 
 def child(table: Registry, number: int, wanted: dict[str, Any], ready: int) -> None:
-    seat = table.take_seat()
+    seat = table.take_seat(in_worker=wanted.get("in_worker", False))
     if wanted["state"] != "idle":
         record = seat.register(number + 1, 1, bytes(16), (number + 1).to_bytes(16, "big"))
         if wanted["state"] != "registered":

@@ -149,3 +149,23 @@ def test_the_guardian_is_small_and_costs_next_to_nothing(worker):
     memory = int(next(line for line in status.read_text().splitlines() if "RssAnon" in line).split()[1])
     assert memory < 8 * 1024, f"{memory} kB"
     print(f"guardian: {share:.3%} of a core, {memory} kB")
+
+
+def test_where_bodies_are_threads_only_the_end_of_the_lease_kills_and_only_if_one_has_started(worker):
+    """The process that owns the seat is the worker itself: a deadline of one body is not a reason to end all."""
+
+    def thread(**more):
+        return {"in_worker": True, **more}
+
+    one = worker(
+        lease=1.0,
+        children=[
+            thread(**REGISTERED), thread(**GRANTED), thread(**started(keep_running=True)),
+            thread(**started(deadline=0.3)), started(deadline=0.3),
+        ],
+    )  # fmt: skip
+    until(lambda: one.living() == [0, 1, 2, 3], "the deadline of the process")
+    os.kill(one.pid, signal.SIGSTOP)
+    until(lambda: one.living() == [0, 1, 2], "the lease is over", 2.0)
+    time.sleep(0.3)
+    assert one.living() == [0, 1, 2]

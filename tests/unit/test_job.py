@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from workers_app.job import Job, StreamToJob, current_job, set_current_job
+from workers_app import job
+from workers_app.job import Job, StreamOfThreads, StreamToJob, current_job, set_current_job
 
 
 def a_job(run_id: int, sent: list[dict[str, Any]]) -> Job:
@@ -72,3 +75,32 @@ def test_progress_without_words_is_progress():
     sent: list[dict[str, Any]] = []
     a_job(1, sent).progress(10, None)
     assert (sent[0]["percent"], sent[0]["message"]) == (10, "")
+
+
+def test_where_bodies_share_a_process_each_ones_output_is_its_own(monkeypatch):
+    monkeypatch.setattr(job, "_shared", False)
+    job.share_process()
+    elsewhere = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", StreamOfThreads("stdout", elsewhere))
+    sent: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    both = threading.Barrier(2)
+
+    def body(run_id: int) -> None:
+        one = a_job(run_id, sent[run_id])
+        set_current_job(one)
+        for _ in range(20):
+            both.wait(10)
+            print(run_id)
+        in_a_thread(lambda: print("nobody's"))
+        one.close()
+        set_current_job(None)
+
+    threads = [threading.Thread(target=body, args=(run_id,)) for run_id in sent]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    print("the worker's")
+    for run_id, reports in sent.items():
+        assert "".join(report["text"] for report in reports) == f"{run_id}\n" * 20
+    assert sorted(elsewhere.getvalue().splitlines()) == ["nobody's", "nobody's", "the worker's"]

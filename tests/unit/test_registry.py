@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -427,3 +428,34 @@ def test_the_right_process_is_named_by_the_lock_not_by_a_pid():
         os.waitpid(child, 0)
         # Nobody owns the seat any more.
         assert not table.kill(view, StopReason.CANCEL)
+
+
+def test_threads_of_the_worker_have_a_seat_each_and_say_so_from_the_first_moment():
+    table = registry(seats=16)
+    seats, start = [], threading.Barrier(12)
+
+    def sit(run_id):
+        start.wait()
+        seat = table.take_seat(in_worker=True)
+        seats.append(seat.number)
+        seat.register(run_id, 1, token(run_id), nonce(run_id))
+
+    threads = [threading.Thread(target=sit, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(set(seats)) == 12
+    assert {(view.in_worker, view.state) for view in table.snapshot()} == {(True, State.REGISTERED)}
+    assert table.dead_seats() == [], "a thread's seat lives as long as its process"
+
+
+def test_a_grant_leaves_the_mark_of_a_thread_and_a_process_has_none():
+    table = registry()
+    record = table.take_seat(in_worker=True).register(1, 1, token(1), nonce(1))
+    record.grant(5, True, shell=True)
+    view = only(table.snapshot())
+    assert (view.in_worker, view.keep_running, view.shell) == (True, True, True)
+    record.refuse()
+    start_one(table.take_seat(), 2)
+    assert not only(table.snapshot()).in_worker

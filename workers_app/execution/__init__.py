@@ -15,6 +15,11 @@ that collect these, publish them in batches and renew the lease, because the mai
 while Celery reconnects to a broker. A separate tiny process (`guardian`) ends children whose lease or deadline is over,
 also while the main process is stopped.
 
+Where bodies run in threads of the worker's own process (the pools threads and solo, `one_process`), each thread does
+what a child does, with a seat of its own in the same table, and tells the main process by a call. The desk is the same.
+A thread cannot be killed: it is interrupted by an exception (`interruption`), its deadline is held by the main process,
+and the guardian knows one thing only: when the lease is over and a body has not ended, it kills the whole worker.
+
 An attempt is always on one of the lists that a renewal sends: it moves from the desk to the table, and from there to
 the list of finished attempts (`outbox`) before its record is freed, and leaves that list when the control plane says
 that its end is recorded.

@@ -3,6 +3,8 @@
 `attach` wraps the tracing function (`__trace__`) of every task once Celery has built it in a new child. A message
 without our header goes straight through: plain Celery stays plain Celery. A delivery that the main process has verified
 and got a permit for brings its grant with it; any other is verified and asked for here.
+
+Where bodies run in threads of the worker's own process, each thread does what a child does (`one_process`).
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY
 from workers_app.execution.grant import Grant, taken
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outcome import BodyEnd
-from workers_app.execution.registry import Record, Registry, Seat, boottime_ns
-from workers_app.job import Job, StreamToJob, set_current_job
+from workers_app.execution.registry import Record, Registry, boottime_ns
+from workers_app.execution.surroundings import around
+from workers_app.job import Job, set_current_job
 from workers_app.metrics import PERMITS_REFUSED
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,13 @@ logger = logging.getLogger(__name__)
 Traced = Callable[..., Any]
 
 _UNCHAINED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None, "group": None}
+
+
+class Seated(Protocol):
+    """A place in the table: the process's one, or that of each thread."""
+
+    def register(self, run_id: int, attempt: int, token: bytes, nonce: bytes) -> Record:
+        """As `registry.Seat` does."""
 
 
 class Teller(Protocol):
@@ -62,15 +72,16 @@ class Teller(Protocol):
 
 @dataclass
 class Child:
-    """What a pool child works with."""
+    """What a pool child works with. one_process: it is a thread of the worker's own process, one of several."""
 
     registry: Registry
-    seat: Seat
+    seat: Seated
     channel: Teller
     identity: SharedIdentity
     control_plane: ControlPlane
     clock: Clock
     ring: KeyRing
+    one_process: bool = False
 
 
 _child: Child | None = None
@@ -81,7 +92,8 @@ def attach(tasks: Iterable[Any], child: Child) -> None:
     global _child
     _child = child
     for task in list(tasks):
-        task.__trace__ = _permitted_trace(task, task.__trace__)
+        if not child.one_process:  # there Celery builds it later, and again after each reconnect
+            task.__trace__ = permitted_trace(task, task.__trace__)
         task.signature_from_request = _silent_signature(task, task.signature_from_request)
         task.replace = _refusing_replace(task, task.replace)
 
@@ -109,7 +121,9 @@ def leave_soon_when_draining(registry: Registry) -> None:
     pool.Worker._ensure_messages_consumed = _ensure_messages_consumed
 
 
-def _permitted_trace(task: Any, inner: Traced) -> Traced:
+def permitted_trace(task: Any, inner: Traced) -> Traced:
+    """Celery's tracing function of a task, below the permit."""
+
     def trace(uuid: str, args: Any, kwargs: Any, request: dict[str, Any] | None = None) -> Any:
         if request is None or HEADER not in request:
             return inner(uuid, args, kwargs, request)
@@ -267,23 +281,21 @@ def _run(
     set_current_job(job)
     answer: Any = None
     end: BodyEnd
+    surroundings = around(child.one_process, start.nonce.bytes, uuid, function)
     try:
         if function != task.name:
             raise ValueError(f"the permit is for {function!r}, the message named {task.name!r}")
-        with (
-            contextlib.redirect_stdout(StreamToJob("stdout")),
-            contextlib.redirect_stderr(StreamToJob("stderr")),
-        ):
+        with surroundings:
             # Nothing that the message hangs on the call is signed: no callbacks, chains or chords.
             answer = inner(uuid, args, kwargs, request | _UNCHAINED)
-        end = outcome.taken() or _from_answer(answer)
+        end = surroundings.judged(outcome.taken() or _from_answer(answer), record)
         if _would_end_the_worker(answer):
             answer = _ignored("failed")
     except BaseException as error:
         # SystemExit and the like pass through Celery's tracing; the attempt ends all the same.
         end = BodyEnd(Outcome.FAILED, error_type=type(error).__name__, error_message=outcome.described(error, ""))
-        _conclude(child, start, record, job, end, started, began)
-        if not isinstance(error, Exception):
+        _conclude(child, start, record, job, surroundings.judged(end, record, error), started, began)
+        if not isinstance(error, Exception) and not child.one_process:
             raise
         return _ignored("failed")
     finally:

@@ -8,6 +8,8 @@ to look, every TICK_MS, at the clock and at the shared table:
   `keep_running`);
 * an attempt's deadline is over: its child is killed (a shell body's supervisor holds the deadline itself,
   so that the output is kept; the guardian gives it SHELL_GRACE_NS longer);
+* where bodies are threads of the main process, a deadline is the main process's affair, and the lease's end kills the
+  whole worker, if a body has started that may not go on;
 * the main process is gone: every seated child is killed, then the guardian ends, too.
 
 It tells why in the record before it kills. It ignores SIGINT and SIGTERM and leads a session of its own,
@@ -34,6 +36,7 @@ if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  (no pathlib: small)
     from table import (  # type: ignore[import-not-found,unused-ignore]
         BY_GUARDIAN,
+        IN_WORKER,
         KEEP_RUNNING,
         LEASE,
         SHELL,
@@ -46,6 +49,7 @@ if __name__ == "__main__":
 else:
     from workers_app.execution.table import (
         BY_GUARDIAN,
+        IN_WORKER,
         KEEP_RUNNING,
         LEASE,
         SHELL,
@@ -77,6 +81,10 @@ def sweep(table: Table, now_ns: int) -> int:
         if not lease_over and not 0 < table.deadline_ns(index) <= now_ns:
             continue
         raw = table.read(index)
+        if raw.flags & IN_WORKER:
+            if lease_over and not raw.flags & KEEP_RUNNING:
+                killed += table.kill(index, raw.generation, LEASE, by=BY_GUARDIAN, states=(STARTED,))
+            continue
         deadline_ns = raw.deadline_ns + (SHELL_GRACE_NS if raw.flags & SHELL else 0)
         if raw.state == STARTED and raw.deadline_ns and now_ns >= deadline_ns:
             killed += table.kill(index, raw.generation, TIMEOUT, by=BY_GUARDIAN, states=(STARTED,))

@@ -36,16 +36,20 @@ from workers_app.execution.channel import FINISH, HAND_BACK, TELEMETRY, Frame, M
 from workers_app.execution.guardian import start_guardian
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outbox import Outbox, Unsettled
+from workers_app.execution.outcome import STOPPED
 from workers_app.execution.permit_desk import Delivery, PermitDesk
 from workers_app.execution.publisher import Publisher
 from workers_app.execution.registry import RecordView, Registry, State, StopReason, boottime_ns
 from workers_app.execution.stopping import ACTIVE, Stopping
 from workers_app.metrics import CHILDREN_LOST, HANDED_IN, LEASE_LEFT, RENEWALS, UNSETTLED
+from workers_app.pools import in_one_process
 
 logger = logging.getLogger(__name__)
 
 #: Pace of the watch: cancels, dead guardians and overdue kills are acted on within this many seconds.
 WATCH_SECONDS: Final = 0.1
+#: How long bodies in threads have to end when the drain is over, before the process ends with them.
+LEAVE_SECONDS: Final = 5.0
 #: After so many looks a dead child's attempts are concluded although its socket is still open somewhere.
 DEAD_LOOKS: Final = 10
 #: Deliveries that were given up are remembered for as long as the database might still think that they run.
@@ -53,13 +57,7 @@ GIVEN_UP_MAX: Final = 10_000
 #: And at the end of the worker, so many of them are handed back once more.
 GIVEN_UP_LATELY: Final = 1_000
 
-_STOPPED: Final = {
-    StopReason.CANCEL: (Outcome.CANCELLED, "Cancelled", "cancelled by request"),
-    StopReason.TIMEOUT: (Outcome.TIMEOUT, "Timeout", "ran longer than its timeout"),
-    StopReason.LEASE: (Outcome.LOST, "LeaseOver", "the worker could not renew its lease and ended the body"),
-    StopReason.DRAIN: (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
-    StopReason.NONE: (Outcome.LOST, "WorkerChildDied", "the pool process that ran the body died"),
-}
+_DIED: Final = (Outcome.LOST, "WorkerChildDied", "the pool process that ran the body died")
 _REASONS: Final = collections.defaultdict(lambda: StopReason.TIMEOUT, cancel=StopReason.CANCEL)
 _FORGOTTEN: Final = (Outcome.LOST, "NotRunning", "held by this worker, which does not run it and has no outcome for it")
 
@@ -83,6 +81,7 @@ class Node:
     settings: WorkerSettings
     control_plane: ControlPlane
     on_drain: Callable[[bool], None] = lambda _wanted: None
+    on_watch: Callable[[], None] = lambda: None
     guard: Callable[[Registry], Guard] = start_guardian
     outbox: Outbox = field(default_factory=Outbox)
     beat: LoopBeat = field(default_factory=LoopBeat)
@@ -101,6 +100,7 @@ class Node:
 
     def __post_init__(self) -> None:
         """Make what children inherit: the table, the socket, the shared identity; and start the guardian."""
+        self.one_process = in_one_process(self.hello.pool)
         self.identity = SharedIdentity(self.hello.worker_id)
         self.ring = KeyRing(tasks_conf().signing_keys, tasks_conf().signing_key_id)
         self.registry = Registry.create(seats=max(8, self.hello.slots * 4))
@@ -135,18 +135,19 @@ class Node:
 
     def start(self) -> None:
         """Start the threads. The pool has been forked by now; children that are forked later inherit only memory."""
-        self.channel.start()
+        if not self.one_process:
+            self.channel.start()
         self.publisher.start()
         self._thread.start()
         if self.desk is not None:
             self.desk.start()
 
-    def begin_drain(self) -> None:
-        """SIGTERM: no new body begins; running ones get `drain_seconds`."""
+    def begin_drain(self, *, at_once: bool = False) -> None:
+        """SIGTERM: no new body begins; running ones get `drain_seconds`, or no time at all."""
+        self._drain_until = min(self._drain_until, time.monotonic() + (0 if at_once else self.settings.drain_seconds))
         if self._draining:
             return
         self._draining = True
-        self._drain_until = time.monotonic() + self.settings.drain_seconds
         self.registry.set_draining()
         if self.desk is not None:
             self.desk.begin_drain()
@@ -169,6 +170,8 @@ class Node:
         """
         if self._closed or os.getpid() != self._pid:
             return
+        if self.one_process:
+            self._outlast_bodies()
         self._closed = True
         if self.desk is not None:
             self.desk.stop()
@@ -180,16 +183,40 @@ class Node:
         self._bury_dead()
         if self.desk is not None:
             self.desk.settle_all()
-        if self.publisher._thread.is_alive():
-            self.publisher.stop(5.0)
         try:
-            if self._given_up:
-                self.control_plane.hand_back(list(self._given_up.values())[-GIVEN_UP_LATELY:])
-            self._hand_in(self.outbox.unsettled())
+            self._settle()
             self.control_plane.goodbye(self.identity.incarnation_id)
         except Unreachable as error:
             logger.warning("could not say goodbye; the lease will run out", extra={"error": str(error)})
         self.guardian.stop()
+
+    def _settle(self) -> None:
+        """What is published already, and what is not, is recorded; what never began goes back. Raises Unreachable."""
+        if self.publisher._thread.is_alive():
+            self.publisher.stop(5.0)
+        if self._given_up:
+            self.control_plane.hand_back(list(self._given_up.values())[-GIVEN_UP_LATELY:])
+        self._hand_in(self.outbox.unsettled())
+
+    def _outlast_bodies(self) -> None:
+        """In a process of its own a body is gone with the pool. In a thread it may still be there: ended now."""
+        self.begin_drain(at_once=True)
+        while self._thread.is_alive() and self.stopping.active():
+            time.sleep(WATCH_SECONDS)
+
+    def _leave_with_bodies(self) -> None:
+        """End this process, and with it bodies that nothing else ends. No goodbye, which would say that they are gone.
+
+        So what they run is lost when the lease is over, and not before.
+        """
+        left = list(self.stopping.active().values())
+        extra = {"worker_id": self.hello.worker_id, "run_ids": [view.run_id for view in left]}
+        logger.error("bodies that cannot be ended are left; the process ends with them", extra=extra)
+        try:
+            self._settle()
+        except Unreachable as error:
+            logger.warning("not settled before the end", extra={"error": str(error)})
+        os._exit(1)
 
     # -- what children say ---------------------------------------------------------------------------------------
 
@@ -330,14 +357,20 @@ class Node:
                 logger.exception("lease loop failed")
 
     def _watch(self) -> None:
+        self.on_watch()
+        if self.one_process:
+            self.stopping.ask_overdue_threads()
         self.stopping.look(self._on_the_way)
         self._bury_dead()
         if not self.guardian.alive():
             logger.error("the guardian died; starting another")
             self.guardian = self.guard(self.registry)
         if self._draining and time.monotonic() > self._drain_until:
-            for view in self.stopping.active().values():
+            active = self.stopping.active().values()
+            for view in active:
                 self.stopping.ask(view, StopReason.DRAIN)
+            if self.one_process and active and time.monotonic() > self._drain_until + LEAVE_SECONDS:
+                self._leave_with_bodies()
 
     def renew(self) -> None:
         """Renew the lease and do what the answer says. Raises Unreachable."""
@@ -449,7 +482,8 @@ class Node:
 
 def _report_of(held: Held, reason: StopReason, duration_seconds: float) -> bytes:
     """The finish report of an attempt whose body cannot speak for itself any more."""
-    return _report(held, *_STOPPED[reason], duration_seconds, counts_as_crash=reason is StopReason.NONE)
+    end = _DIED if reason is StopReason.NONE else STOPPED[reason.name.lower()]
+    return _report(held, *end, duration_seconds, counts_as_crash=reason is StopReason.NONE)
 
 
 def _report(

@@ -27,12 +27,12 @@ class BodyEnd:
     retryable: bool = True
 
 
-#: A body that ended because it was asked to: an exception with `stop_reason` says why.
-_STOPPED: Final = {
-    "cancel": Outcome.CANCELLED,
-    "timeout": Outcome.TIMEOUT,
-    "lease": Outcome.LOST,
-    "drain": Outcome.LOST,
+#: What a body that was ended for one of these reasons has come to: outcome, error type, error message.
+STOPPED: Final = {
+    "cancel": (Outcome.CANCELLED, "Cancelled", "cancelled by request"),
+    "timeout": (Outcome.TIMEOUT, "Timeout", "ran longer than its timeout"),
+    "lease": (Outcome.LOST, "LeaseOver", "the worker could not renew its lease and ended the body"),
+    "drain": (Outcome.LOST, "WorkerDrained", "the worker was shut down before the body ended"),
 }
 
 
@@ -60,8 +60,10 @@ def succeeded(result: Any) -> None:
 
 def failed(exception: BaseException, text: str) -> None:
     """`task_failure`; text is the traceback."""
+    # A body that ended because it was asked to: an exception with `stop_reason` says why.
+    stopped = STOPPED.get(getattr(exception, "stop_reason", ""))
     _box.end = BodyEnd(
-        _STOPPED.get(getattr(exception, "stop_reason", ""), Outcome.FAILED),
+        stopped[0] if stopped else Outcome.FAILED,
         error_type=type(exception).__name__,
         error_message=described(exception, text),
         retry_after_seconds=getattr(exception, "retry_after_seconds", None),
@@ -78,6 +80,12 @@ def retried(reason: Any, text: str) -> None:
         error_message=described(cause, text),
         retry_after_seconds=_seconds(getattr(reason, "when", None)),
     )
+
+
+def stopped_by(reason: str, text: str) -> BodyEnd:
+    """The end of a body that the platform interrupted; text says where it was."""
+    outcome, error_type, message = STOPPED[reason]
+    return BodyEnd(outcome, error_type=error_type, error_message=f"{message}\n\n{text}".strip())
 
 
 def described(exception: BaseException, text: str) -> str:

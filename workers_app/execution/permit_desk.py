@@ -249,6 +249,11 @@ class PermitDesk:
         if wanted:
             self._ring()
 
+    def never_begins(self, delivery: Delivery, reason: str) -> None:
+        """The pool was not given it after all: its permit goes back unused."""
+        self._give_up(delivery, reason)
+        self.feed()
+
     # -- other threads ---------------------------------------------------------------------------------------------
 
     def forget(self, nonce: UUID, duration_ms: int | None = None) -> None:

@@ -19,17 +19,19 @@ from tasks_app.messages.execution import HEADER, Refusal
 from tasks_app.messages.signing import KeyRing
 from workers_app.execution.arrival import ticket_of
 from workers_app.execution.grant import GRANT
+from workers_app.execution.one_process import LoopCalls, after_acknowledging, hand_to_thread
 from workers_app.execution.permit_desk import Delivery, PermitDesk
 from workers_app.execution.redis_lists import acknowledge_all, keep_client
 
 _desk: PermitDesk | None = None
 _ring: KeyRing | None = None
+_pool = ""
 
 
-def open_desk(desk: PermitDesk, ring: KeyRing) -> None:
-    """Managed messages of this process go to this desk from now on; before the consumer is made."""
-    global _desk, _ring
-    _desk, _ring = desk, ring
+def open_desk(desk: PermitDesk, ring: KeyRing, pool: str) -> None:
+    """Managed messages of this process go to this desk from now on; before the consumer is made. pool: its name."""
+    global _desk, _ring, _pool
+    _desk, _ring, _pool = desk, ring, pool
 
 
 class _Detour:
@@ -72,12 +74,14 @@ class DeskAtLoop(bootsteps.StartStopStep):
         if _desk is None:
             return
         desk, straight = _desk, parent.on_task_request
+        if _pool == "threads":
+            straight = hand_to_thread(LoopCalls(hub), straight)
 
         def hand(delivery: Delivery) -> None:
             _hand(desk, straight, delivery)
 
         waiting = desk.connect(
-            hand=hand,
+            hand=after_acknowledging(hub, desk._wake_event_loop, hand) if _pool == "solo" else hand,
             settle=_settle,
             drop=lambda delivery: task_ready(delivery.request),
             prefetch=lambda more: _prefetch(parent.qos, more),
@@ -113,7 +117,7 @@ def _hand(desk: PermitDesk, straight: Callable[[Any], Any], delivery: Delivery) 
     request.on_success, request.on_failure = on_success, on_failure
     straight(request)
     if request._already_revoked:
-        desk.left(delivery)  # by Celery's own revoke: the pool never saw it
+        desk.never_begins(delivery, "revoked in Celery")  # and the pool never saw it
 
 
 def _prefetch(qos: Any, more: int) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 import os
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -83,6 +84,7 @@ class RecordView:
     stop_reason: StopReason
     keep_running: bool
     shell: bool
+    in_worker: bool
     pid: int
 
 
@@ -92,6 +94,7 @@ class Registry:
     def __init__(self, table: Table) -> None:
         """For `create`; tests may attach one."""
         self._table = table
+        self._seating = threading.Lock()
 
     @classmethod
     def create(cls, *, seats: int, records_per_seat: int = RECORDS_PER_SEAT) -> Registry:
@@ -143,23 +146,25 @@ class Registry:
 
     # -- child -------------------------------------------------------------------------------------
 
-    def take_seat(self, pid: int | None = None) -> Seat:
+    def take_seat(self, pid: int | None = None, *, in_worker: bool = False) -> Seat:
         """Become the owner of a free seat until this process ends.
 
-        pid, if given, must be this process's own. Raises NoSeat, also when the main process is gone.
+        pid, if given, must be this process's own. in_worker: for a thread of the main process, which cannot be killed
+        alone. Raises NoSeat, also when the main process is gone.
         """
         if pid is not None and pid != os.getpid():
             raise ValueError("a process can take a seat only for itself")
         self._table.forget_inherited()
         if self.main_pid not in (os.getpid(), os.getppid()):
             raise NoSeat("the main process is gone")
-        for seat in range(self._table.seats):
-            # Looked at first without the lock, so that an owner's death is not hidden by us even for a
-            # moment.
-            if self._table.free_seat(seat) and self._table.take(seat):
-                if self._table.free_seat(seat):
-                    return Seat(self._table, seat)
-                self._table.give_back(seat)
+        with self._seating:
+            for seat in range(self._table.seats):
+                # Looked at first without the kernel's lock, so that an owner's death is not hidden by us even for a
+                # moment.
+                if self._table.free_seat(seat) and self._table.take(seat):
+                    if self._table.free_seat(seat):
+                        return Seat(self._table, seat, memory.IN_WORKER if in_worker else 0)
+                    self._table.give_back(seat)
         raise NoSeat(f"none of {self._table.seats} seats is free")
 
     # -- main process ------------------------------------------------------------------------------
@@ -183,8 +188,10 @@ class Registry:
     def kill(self, view: RecordView, reason: StopReason = StopReason.NONE) -> bool:
         """SIGKILL to the child if this very attempt is still under way there; else False.
 
-        reason is written before, unless one is there already.
+        reason is written before, unless one is there already. Not for a thread of this very process.
         """
+        if view.in_worker:
+            raise ValueError("a thread cannot be killed")
         return self._table.kill(view.index, view.generation, reason, by=BY_MAIN)
 
     def free(self, view: RecordView) -> None:
@@ -241,17 +248,19 @@ class Registry:
             stop_reason=StopReason(raw.reason),
             keep_running=bool(raw.flags & memory.KEEP_RUNNING),
             shell=bool(raw.flags & memory.SHELL),
+            in_worker=bool(raw.flags & memory.IN_WORKER),
             pid=raw.pid,
         )
 
 
 class Seat:
-    """A pool child's place in the table. Its owner is one process, one thread at a time."""
+    """A pool child's, or a pool thread's, place in the table. Only one thread at a time registers on it."""
 
-    def __init__(self, table: Table, number: int) -> None:
-        """For `Registry.take_seat`."""
+    def __init__(self, table: Table, number: int, flags: int = 0) -> None:
+        """For `Registry.take_seat`. flags: of each record from its registration on."""
         self._table = table
         self.number = number
+        self._flags = flags
         self._first = number * table.records
         self._next = 0
 
@@ -266,7 +275,7 @@ class Seat:
                 index = self._first + (self._next + step) % self._table.records
                 if self._table.state(index) == memory.FREE or self._table.read(index).free:
                     self._next = index - self._first + 1
-                    self._table.write_registered(index, run_id, attempt, token, nonce)
+                    self._table.write_registered(index, run_id, attempt, token, nonce, self._flags)
                     return Record(self._table, index)
             time.sleep(0.005)
 

@@ -36,6 +36,10 @@ between its decision and its kill, and a dead killer's aim is freed by the kerne
 its own aim byte, so a stopped main process does not keep the guardian from killing. The process that gets
 the signal is named by a pidfd that was opened before the lock's owner was read, so a pid that is used again
 is never hit (where there is no pidfd: by its pid, read a moment before).
+
+**Threads.** Where bodies run in the worker's own process (IN_WORKER), each thread has a seat, and the main process owns
+them all. Its own locks say nothing to itself: it writes reasons, which carry the generation, and never kills there. The
+guardian's aim works as ever, and what it kills is the whole worker.
 """
 
 from __future__ import annotations
@@ -55,7 +59,7 @@ LAYOUT_VERSION = 1
 FREE, REGISTERED, GRANTED, STARTED, FINISHED = range(5)
 UNDER_WAY = (REGISTERED, GRANTED, STARTED)
 NO_REASON, CANCEL, TIMEOUT, LEASE, DRAIN = range(5)
-KEEP_RUNNING, SHELL = 1, 2
+KEEP_RUNNING, SHELL, IN_WORKER = 1, 2, 4
 #: Whose aim it is: the index of its byte.
 BY_MAIN, BY_GUARDIAN = 0, 1
 
@@ -259,14 +263,16 @@ class Table:
         """After a fork: locks are not inherited."""
         self._own = {seat: pid for seat, pid in self._own.items() if pid == os.getpid()}
 
-    def write_registered(self, index: int, run_id: int, attempt: int, token: bytes, nonce: bytes) -> None:
+    def write_registered(
+        self, index: int, run_id: int, attempt: int, token: bytes, nonce: bytes, flags: int = 0
+    ) -> None:
         """A free record becomes REGISTERED, of a new generation."""
         word, words = self._word(index), self._words
         self._open(word)
         self._bytes[_HEADER_BYTES + index] = FREE
         _order()
         words[word + _GENERATION] += 1
-        _WRITTEN.pack_into(self._bytes, (word + 2) * 8, run_id, attempt, 0, token, nonce, 0, 0, os.getpid())
+        _WRITTEN.pack_into(self._bytes, (word + 2) * 8, run_id, attempt, flags, token, nonce, 0, 0, os.getpid())
         self._close(word, index, REGISTERED)
 
     def write_granted(self, index: int, deadline_ns: int, flags: int) -> None:
@@ -274,7 +280,7 @@ class Table:
         word = self._word(index)
         self._open(word)
         self._words[word + _DEADLINE] = deadline_ns
-        self._words[word + _FLAGS] = flags
+        self._words[word + _FLAGS] |= flags
         self._close(word, index, GRANTED)
 
     def write_started(self, index: int, now_ns: int) -> None:
