@@ -11,6 +11,8 @@ from dispatch.blockers import BLOCKERS, LAST_RESORT, Explanation, at_broker
 from tasks_app.models import TaskRun
 from tasks_app.states import RunStatus
 from tasks_app.text import line_of_error
+from workers_app.models import Worker
+from workers_app.pools import in_one_process
 
 
 def blockers_of(run: TaskRun, now: datetime) -> list[Explanation]:
@@ -44,10 +46,23 @@ def _running(run: TaskRun) -> Explanation:
         remedy = _("Wait: it is final when the worker says that the body ended, or when the worker's lease is over.")
     elif run.stop_reason:
         text = _("It is past its deadline and is being stopped on %(worker)s.")
+    if (run.cancel_requested_at is not None or run.stop_reason) and _cannot_be_killed(run):
+        remedy = _(
+            "Its worker's pool can interrupt Python code, and not end what blocks in C code; such a body stays until "
+            "it returns or the worker's lease is over."
+        )
     return Explanation(
         "running", text % numbers, holder=run.cancel_requested_by,
         since=run.cancel_requested_at or run.started_at, expected_release=run.deadline_at, remedy=remedy,
     )  # fmt: skip
+
+
+def _cannot_be_killed(run: TaskRun) -> bool:
+    """Whether it is Python code in a thread of its worker."""
+    if run.executor != "python":
+        return False
+    pools = Worker.objects.filter(pk=run.worker_id).order_by().values_list("pool", flat=True)
+    return any(in_one_process(pool) for pool in pools)
 
 
 def _quarantined(run: TaskRun) -> Explanation:

@@ -169,6 +169,7 @@ SPECTACULAR_SETTINGS = {
         "RunStatus": "tasks_app.states.RunStatus",
         "AttemptOutcome": "tasks_app.states.Outcome",
         "Executor": "tasks_app.models.Executor",
+        "PoolReach": "workers_app.pools.Reach",
     },
 }
 

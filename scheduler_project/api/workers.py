@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,24 +21,45 @@ from tasks_app.errors import NotFound
 from tasks_app.models import TaskRun
 from workers_app.conf import conf
 from workers_app.models import Worker, WorkerIncarnation
+from workers_app.pools import POOLS, Reach
 from workers_app.querysets import WorkerQuerySet, WorkerState
+
+
+class PoolCanEndShape(serializers.Serializer[Any]):
+    """How far a worker's pool can end bodies, by executor.
+
+    ALWAYS: at once, whatever the body does. BETWEEN_INSTRUCTIONS: by an exception between two instructions of Python
+    code; what blocks in C code stays until it returns or the worker's lease is over.
+    """
+
+    python = serializers.ChoiceField(choices=[reach.value for reach in Reach])
+    shell = serializers.ChoiceField(choices=[reach.value for reach in Reach])
+    http = serializers.ChoiceField(choices=[reach.value for reach in Reach])
 
 
 class WorkerShape(serializers.ModelSerializer[Worker]):
     """A worker and what it last said about itself."""
 
     id = serializers.CharField(source="name")
+    pool_can_end = serializers.SerializerMethodField()
     state = serializers.ChoiceField(choices=WorkerState.choices)
 
     class Meta:
         model = Worker
         fields = (
-            "id", "name", "state", "supported_task_types", "functions", "labels", "pool", "max_concurrent_tasks",
+            "id", "name", "state", "supported_task_types", "functions", "labels", "pool", "pool_can_end",
+            "max_concurrent_tasks",
             "current_task_count", "load_percentage", "cpu_percent", "memory_percent", "memory_rss_bytes",
             "network_sent_bytes", "network_received_bytes", "host", "pid", "code_version", "last_heartbeat",
             "registered_at", "draining_since", "drain_requested_by",
         )  # fmt: skip
         read_only_fields = fields
+
+    @extend_schema_field(PoolCanEndShape(allow_null=True))
+    def get_pool_can_end(self, worker: Worker) -> dict[str, str] | None:
+        """Nothing is known of a pool that a later version brought."""
+        pool = POOLS.get(worker.pool)
+        return pool.can_end if pool else None
 
 
 class IncarnationShape(serializers.ModelSerializer[WorkerIncarnation]):

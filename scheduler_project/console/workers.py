@@ -28,6 +28,7 @@ class WorkerAdmin(ReadOnlyAdmin):
     number_columns = ()
     ordering = ("name",)
     actions = ["drain", "resume"]
+    readonly_fields = ("pool_ends",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """With the state that their rows add up to now."""
@@ -38,6 +39,11 @@ class WorkerAdmin(ReadOnlyAdmin):
     def state(self, worker: Any) -> str:
         """Computed, never stored."""
         return str(worker.state)
+
+    @admin.display(description=_("what its pool can end"))
+    def pool_ends(self, worker: Worker) -> str:
+        """Whether bodies can be killed there."""
+        return worker.pool_says
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Draining changes workers."""

@@ -254,6 +254,12 @@ def test_workers_are_drained_and_resumed(client):
     assert Worker.objects.get().draining_since is None
 
 
+def test_a_worker_says_what_its_pool_can_end(client):
+    a_worker()
+    Worker.objects.update(pool="solo")
+    assert "Python code it can only interrupt" in client.get(url(Worker, "change", "w1")).content.decode()
+
+
 def test_who_may_only_look_has_no_actions():
     viewer = user("viewer", may=("tasks_app.view_taskrun", "tasks_app.view_task", "workers_app.view_worker"))
     viewer.is_staff = True

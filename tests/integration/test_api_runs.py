@@ -9,6 +9,7 @@ from tasks_app.clock import clock
 from tasks_app.models import RunLogChunk, TaskRun
 from tasks_app.states import Outcome
 from tests.integration.faces import Api, a_task, a_worker, dispatched, ended, running, user
+from workers_app.models import Worker
 
 pytestmark = pytest.mark.django_db
 
@@ -223,6 +224,9 @@ def test_the_workers_view_shows_what_it_holds_and_drains(api, run):
     drained = api("POST", "workers/w1/drain")
     assert (drained.status_code, drained.body["state"], drained.body["drain_requested_by"]) == (200, "DRAINING", "ada")
     assert api("POST", "workers/w1/resume").body["state"] == "ONLINE"
+    assert api("GET", "workers/w1").body["pool_can_end"] == {"python": "ALWAYS", "shell": "ALWAYS", "http": "ALWAYS"}
+    Worker.objects.update(pool="a-later-one")
+    assert api("GET", "workers/w1").body["pool_can_end"] is None
     assert api("GET", "workers/none").status_code == 404
     assert api("POST", "workers/none/drain").status_code == 404
 

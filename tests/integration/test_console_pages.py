@@ -491,6 +491,9 @@ def test_a_worker_shows_its_state_its_starts_and_what_it_runs(scene, ada):
     page = text_of(ada.get("/console/workers/w2/"))
     assert str(scene["active"].pk) in page
     assert "lives" in page
+    assert "It ends every body" in page
+    Worker.objects.update(pool="threads")
+    assert "Python code it can only interrupt" in text_of(ada.get("/console/workers/w2/"))
     ada.post("/console/workers/w2/drain/")
     assert "It takes no more work" in text_of(ada.get("/console/workers/w2/"))
     assert "Draining" in text_of(ada.get("/console/workers/"))

@@ -9,6 +9,7 @@ from tasks_app import lifecycle
 from tasks_app.models import TaskRun
 from tasks_app.states import Outcome, RunStatus
 from tests.integration.domain import NOW, AWorker, a_finish, a_run_in, a_task, claimed, running, submitted
+from workers_app.models import Worker
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +44,23 @@ def test_a_run_that_is_asked_to_stop_names_who_asked():
     [reason] = said(permit.run_id)
     assert (reason.holder, reason.since) == ("ada", NOW)
     assert "asked to stop" in reason.text
+
+
+@pytest.mark.parametrize(
+    ("pool", "executor", "stays"),
+    [("threads", "python", True), ("solo", "python", True), ("prefork", "python", False), ("threads", "shell", False)],
+)
+def test_a_run_that_is_asked_to_stop_says_when_its_pool_cannot_kill_it(pool, executor, stays):
+    worker = AWorker()
+    Worker.objects.filter(pk=worker.name).update(pool=pool)
+    parameters = {"argv": ["true"]} if executor == "shell" else {"function": "demo.noop"}
+    permit = running(worker, executor=executor, parameters=parameters)
+    assert not said(permit.run_id)[0].remedy, "nobody has asked"
+    lifecycle.cancel([permit.run_id], by="ada", now=NOW)
+    assert ("it returns or the worker's lease is over" in said(permit.run_id)[0].remedy) is stays
+    late = running(worker, executor=executor, parameters=parameters, timeout_seconds=1)
+    lifecycle.request_timeout_stops(now=NOW + timedelta(seconds=60), grace=timedelta(seconds=5))
+    assert ("it returns or the worker's lease is over" in said(late.run_id)[0].remedy) is stays
 
 
 def failed(**facts):
