@@ -122,3 +122,80 @@ def odd_result(kind: str) -> Any:
         "large": "x" * 2_000_000,
         "nan": float("nan"),
     }[kind]
+
+
+@shared_task(name="tests.blocks")
+def blocks(seconds: float) -> str:
+    """Sleep in one call that nothing interrupts in a thread."""
+    print("sleeping")
+    time.sleep(seconds)
+    return "returned"
+
+
+@shared_task(name="tests.sleeps_first")
+def sleeps_first(seconds: float) -> None:
+    """Sleep in the first attempt only."""
+    if current_job().attempt == 1:
+        sleep(seconds)
+
+
+@shared_task(name="tests.exits")
+def exits() -> None:
+    """Asks its process to end."""
+    raise SystemExit(3)
+
+
+@shared_task(name="tests.cleans_up")
+def cleans_up(seconds: float) -> None:
+    """Sleep in small steps, and say something when it is ended."""
+    try:
+        sleep(seconds)
+    finally:
+        print("cleaned up")
+
+
+@shared_task(name="tests.prints")
+def prints(word: str, times: int = 20) -> int:
+    """Print a word again and again."""
+    for _ in range(times):
+        print(word)
+        time.sleep(0.02)
+    return times
+
+
+@shared_task(name="tests.connection")
+def how_its_connection_plans() -> dict[str, Any]:
+    """What the database connection of bodies was told about plans, and whether what they publish is confirmed."""
+    from celery import current_app
+    from django.db import connection
+
+    with current_app.producer_pool.acquire(block=True) as producer:
+        confirmed = producer.connection.transport_options.get("confirm_publish")
+    if connection.vendor != "postgresql":
+        return {"confirmed": confirmed}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('enable_seqscan'), current_setting('plan_cache_mode')")
+        seqscan, mode = cursor.fetchone()
+    return {"enable_seqscan": seqscan, "plan_cache_mode": mode, "confirmed": confirmed}
+
+
+@shared_task(name="tests.queries")
+def queries() -> None:
+    """Ask the database again and again, in transactions."""
+    from django.db import connection, transaction
+
+    while True:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
+@shared_task(name="tests.process")
+def process() -> int:
+    """Say which process it runs in."""
+    return os.getpid()
+
+
+@shared_task(name="tests.grows")
+def grows(mebibytes: int) -> int:
+    """Take so much memory, and say which process it runs in."""
+    return os.getpid() + 0 * len(bytearray(os.urandom(1024)) * (mebibytes * 1024))
