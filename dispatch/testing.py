@@ -312,8 +312,9 @@ class _Worker:
         self._child = Child(
             registry=self.node.registry, seat=self.node.registry.take_seat(), channel=_Calls(self.node),
             identity=self.node.identity, control_plane=self._control_plane, clock=clock, ring=self.node.ring,
+            after_body=_keep_connection,
         )  # fmt: skip
-        for name in ("task_success", "task_failure", "task_retry"):
+        for name in ("task_failure", "task_retry"):
             receiver = getattr(celery_signals, name)
             getattr(signals, name).connect(receiver, weak=False, dispatch_uid=f"signalbox.{name}")
 
@@ -366,7 +367,7 @@ class _Worker:
         else:
             self._attach(task)
             try:
-                with _logging_to_the_run(), _keeping_the_connection():
+                with _logging_to_the_run():
                     task.__trace__(request["id"], args, kwargs, request)
             except SystemExit:
                 pass  # ends a pool process, and the attempt with it: that is reported by now
@@ -391,6 +392,10 @@ class _Worker:
     @staticmethod
     def _task_types_of_all() -> list[str]:
         return list(Task.objects.live().order_by().values_list("task_type", flat=True).distinct())
+
+
+def _keep_connection() -> None:
+    """A pool process gives up a connection in an odd state after each body; here it is the test's, mid-transaction."""
 
 
 class _Calls:
@@ -466,18 +471,6 @@ def _logging_to_the_run() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-
-
-@contextmanager
-def _keeping_the_connection() -> Iterator[None]:
-    """A pool process gives up a connection in an odd state after each body; here it is the test's, mid-transaction."""
-    uid = "signalbox.task_postrun"
-    connected = signals.task_postrun.disconnect(dispatch_uid=uid)
-    try:
-        yield
-    finally:
-        if connected:
-            signals.task_postrun.connect(celery_signals.task_postrun, weak=False, dispatch_uid=uid)
 
 
 @contextmanager

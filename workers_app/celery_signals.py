@@ -11,9 +11,7 @@ import os
 import time
 from typing import Any
 
-from django.db import close_old_connections
-
-from workers_app.execution import interruption, outcome
+from workers_app.execution import outcome
 from workers_app.worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -65,11 +63,6 @@ def task_unknown(message: Any, name: str, **_: Any) -> None:
     WorkerProcess.current().report_unknown(message, name)
 
 
-def task_success(result: Any, **_: Any) -> None:
-    """Pool child, after a body returned."""
-    outcome.succeeded(result)
-
-
 def task_failure(exception: BaseException, einfo: Any, **_: Any) -> None:
     """Pool child, after a body raised (in the main process: a lost child, which `Node` tells by itself)."""
     outcome.failed(exception, str(getattr(einfo, "traceback", "") or ""))
@@ -78,9 +71,3 @@ def task_failure(exception: BaseException, einfo: Any, **_: Any) -> None:
 def task_retry(reason: Any, einfo: Any, **_: Any) -> None:
     """Pool child, `self.retry` or `autoretry_for`."""
     outcome.retried(reason, str(getattr(einfo, "traceback", "") or ""))
-
-
-def task_postrun(task_id: str, **_: Any) -> None:
-    """Pool child, after any body, managed or not: connections that broke or grew old are not kept."""
-    interruption.left(task_id)
-    close_old_connections()

@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final, TextIO
 
 CHUNK_BYTES_MAX: Final = 16 * 1024
@@ -58,14 +59,18 @@ class Job:
         """Send passes a report on; stop_reason reads whether a stop was asked for; now is the database's clock."""
         self.run_id, self.attempt, self.token, self.task_name = run_id, attempt, token, task_name
         self.idempotency_key, self.run_key = f"{run_id}:{attempt}", str(run_id)
-        self.logger: logging.LoggerAdapter[logging.Logger] = logging.LoggerAdapter(
-            logging.getLogger("signalbox.job"), {"run_id": run_id, "attempt": attempt}
-        )
         self._send, self._stop_reason, self._now = send, stop_reason, now
         self._deadline = deadline_monotonic
         self._seq = 0
         self._progress_seq = 0
         self._output = _Output(self._send_chunk, log_bytes_max)
+
+    @cached_property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """Its records go to the run's log."""
+        return logging.LoggerAdapter(
+            logging.getLogger("signalbox.job"), {"run_id": self.run_id, "attempt": self.attempt}
+        )
 
     @property
     def managed(self) -> bool:

@@ -18,10 +18,8 @@ CONNECTED = (
     "worker_shutdown",
     "heartbeat_sent",
     "task_unknown",
-    "task_success",
     "task_failure",
     "task_retry",
-    "task_postrun",
 )
 
 

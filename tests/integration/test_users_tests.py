@@ -275,6 +275,14 @@ def test_an_exit_in_a_body_fails_the_run_and_ends_nothing_else(platform):
     assert (run.status, run.error_message) == ("FAILED", "SystemExit: 3")
 
 
+def test_the_failure_of_a_task_that_a_body_calls_is_not_the_bodys(platform):
+    script.extend([lambda: [follow_script.apply().state, "went on"], failing()])
+    platform.define("caller", "users.follow_script")
+    run = platform.trigger("caller")
+    platform.run_until_idle()
+    assert (run.status, run.result) == ("COMPLETED", ["FAILURE", "went on"])
+
+
 def test_a_failed_assertion_of_the_test_in_a_body_is_the_tests(platform):
     script[:] = [lambda: pytest.fail("by the test")]
     platform.define("asserts", "users.follow_script")

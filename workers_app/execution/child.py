@@ -24,7 +24,7 @@ from billiard import pool
 from billiard.einfo import ExceptionInfo
 from celery.app.trace import IGNORED, TraceInfo, trace_ok_t
 from celery.exceptions import Ignore
-from django.db import connections
+from django.db import close_old_connections, connections
 
 from tasks_app import context
 from tasks_app.clock import Clock
@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 Traced = Callable[..., Any]
 
+#: Made once: `json.dumps` with options makes one for each call.
+_RESULTS: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _UNCHAINED: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None, "group": None}
 
 
@@ -82,6 +84,8 @@ class Child:
     clock: Clock
     ring: KeyRing
     one_process: bool = False
+    #: After any body, managed or not: connections that broke or grew old are not kept.
+    after_body: Callable[[], None] = close_old_connections
 
 
 _child: Child | None = None
@@ -126,7 +130,11 @@ def permitted_trace(task: Any, inner: Traced) -> Traced:
 
     def trace(uuid: str, args: Any, kwargs: Any, request: dict[str, Any] | None = None) -> Any:
         if request is None or HEADER not in request:
-            return inner(uuid, args, kwargs, request)
+            try:
+                return inner(uuid, args, kwargs, request)
+            finally:
+                if _child is not None:
+                    _child.after_body()
         assert _child is not None
         return _deliver(_child, task, inner, uuid, args, kwargs, request)
 
@@ -288,7 +296,7 @@ def _run(
         with surroundings:
             # Nothing that the message hangs on the call is signed: no callbacks, chains or chords.
             answer = inner(uuid, args, kwargs, request | _UNCHAINED)
-        end = surroundings.judged(outcome.taken() or _from_answer(answer), record)
+        end = surroundings.judged(_end_of(answer), record)
         if _would_end_the_worker(answer):
             answer = _ignored("failed")
     except BaseException as error:
@@ -300,6 +308,7 @@ def _run(
         return _ignored("failed")
     finally:
         set_current_job(None)
+        child.after_body()
     _conclude(child, start, record, job, end, started, began)
     return answer
 
@@ -335,9 +344,17 @@ def _would_end_the_worker(answer: Any) -> bool:
     return isinstance(getattr(found, "exc", found), MemoryError)
 
 
-def _from_answer(answer: Any) -> BodyEnd:
-    """The end of a body that no signal told: Ignore and Reject."""
+def _end_of(answer: Any) -> BodyEnd:
+    """How a body ended: by what Celery's tracing answers, and where it failed by the signal that said why.
+
+    Not by a signal where it went well: that would be the dearest part of a short body. And a task that a body calls
+    sends the same signals.
+    """
     info = answer.info if isinstance(answer, trace_ok_t) else None
+    if isinstance(answer, trace_ok_t) and info is None and answer.runtime is not None:
+        return BodyEnd(Outcome.COMPLETED, result=answer.retval)
+    if (told := outcome.taken()) is not None:
+        return told
     state = getattr(info, "state", None)
     if state == IGNORED:
         return BodyEnd(Outcome.COMPLETED)
@@ -371,12 +388,12 @@ def _result_text(result: Any) -> str | None:
     if result is None:
         return None
     try:
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
+        text = _RESULTS.encode(result)
     except (TypeError, ValueError, RecursionError):
         from kombu.utils.json import dumps
 
         try:
-            text = json.dumps(json.loads(dumps(result)), ensure_ascii=False, allow_nan=False)
+            text = _RESULTS.encode(json.loads(dumps(result)))
         except Exception:  # noqa: BLE001  (whatever an odd object's encoding raises)
             text = json.dumps({"text": repr(result)[:10_000]}, ensure_ascii=False)
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\\u0000", "\ufffd")

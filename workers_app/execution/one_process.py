@@ -62,6 +62,7 @@ def prepare(app: Celery, node: Node) -> None:
     Task.__trace__ = _Tracing()
     attach(app.tasks.values(), child)
     signals.task_prerun.connect(_entered, weak=False, dispatch_uid="signalbox.entered")
+    signals.task_postrun.connect(_left, weak=False, dispatch_uid="signalbox.left")
     # Bodies wait until the broker has what they publish; the loop, whose app this is as well, must not.
     app.amqp._producer_pool = pools.producers[app.connection_for_write(transport_options={"confirm_publish": True})]
     app.amqp._producer_pool.limit = app.pool.limit
@@ -192,3 +193,7 @@ class _Tracing:
 
 def _entered(task_id: str, **_: Any) -> None:
     interruption.entered(task_id)
+
+
+def _left(task_id: str, **_: Any) -> None:
+    interruption.left(task_id)

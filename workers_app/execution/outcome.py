@@ -53,11 +53,6 @@ def taken() -> BodyEnd | None:
     return _box.end
 
 
-def succeeded(result: Any) -> None:
-    """`task_success`."""
-    _box.end = BodyEnd(Outcome.COMPLETED, result=result)
-
-
 def failed(exception: BaseException, text: str) -> None:
     """`task_failure`; text is the traceback."""
     # A body that ended because it was asked to: an exception with `stop_reason` says why.
