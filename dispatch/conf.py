@@ -27,8 +27,6 @@ class DispatchSettings:
     publish_confirm_seconds: float = 10.0
     #: Messages that are larger than this are compressed (zstd); 0: none.
     compress_above_bytes: int = ABOVE_BYTES
-    #: quorum or classic; RabbitMQ only.
-    queue_type: str = "classic"
     ingest_batch_max: int = 1000
     ingest_linger_seconds: float = 0.02
     #: Messages (each a batch of reports) that one ingest may hold unacknowledged.
@@ -52,8 +50,6 @@ class DispatchSettings:
         )
         if self.compress_above_bytes < 0:
             raise ValueError("compress_above_bytes must be 0 or more")
-        if self.queue_type not in {"classic", "quorum"}:
-            raise ValueError('queue_type must be "classic" or "quorum"')
 
 
 #: The section as configured; read once a process.

@@ -17,6 +17,7 @@ from tasks_app import planner
 from tasks_app.clock import clock
 from tasks_app.process_health import Check, serve
 from workers_app.celery_app import broker_url
+from workers_app.conf import conf as worker_conf
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def check_database() -> None:
 def _broker() -> Broker:
     section = conf()
     return from_url(
-        broker_url(), confirm_seconds=section.publish_confirm_seconds, queue_type=section.queue_type,
+        broker_url(), confirm_seconds=section.publish_confirm_seconds, queue_type=worker_conf().queue_type,
         compress_above_bytes=section.compress_above_bytes,
     )  # fmt: skip
 

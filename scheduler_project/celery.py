@@ -38,7 +38,7 @@ def make_app() -> Celery:
         result_backend=None,
         task_ignore_result=True,
         task_default_queue=queue_for("default"),
-        task_queues=shared_queues(conf().task_types),
+        task_queues=shared_queues(conf().task_types, conf().queue_type),
         task_create_missing_queues=True,
         timezone="UTC",
         enable_utc=True,

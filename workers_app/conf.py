@@ -51,6 +51,9 @@ class WorkerSettings:
     #: Send Celery's task events from the start. Flower asks for them where it runs, others may with `celery control
     #: enable_events`; nothing else here needs them, and they cost a worker's main process a tenth of its time.
     task_events: bool = False
+    #: Of the queues for runs and reports on RabbitMQ: "classic", or "quorum", which survives the loss of a node of the
+    #: broker's cluster. The same for workers, dispatchers and ingests; other brokers ignore it.
+    queue_type: str = "classic"
     #: Dotted path of the project's Celery app, for example "shop.celery.app".
     celery_app: str = ""
     #: Modules with Celery tasks of the users, imported by workers and by whoever validates function names.
@@ -90,6 +93,8 @@ class WorkerSettings:
             pools.named(self.pool), max_tasks=self.max_tasks_per_child, max_memory_kib=self.max_memory_per_child_kib,
             permits=self.permits,
         )  # fmt: skip
+        if self.queue_type not in ("classic", "quorum"):
+            raise ValueError('queue_type must be "classic" or "quorum"')
         if self.renewals_per_lease < 3:
             raise ValueError("renewals_per_lease must be 3 or more")
 

@@ -11,6 +11,8 @@ from kombu import Exchange, Queue
 from tasks_app.messages.execution import queue_for
 from tasks_app.process_health import serve
 from workers_app.conf import WorkerSettings
+from workers_app.execution.publisher import report_queue
+from workers_app.queue_types import arguments_of, require
 from workers_app.worker_process import WorkerProcess
 
 #: What managed runs rely on, whichever app carries them out.
@@ -36,24 +38,31 @@ MANAGED: Final[dict[str, Any]] = {
 }
 
 
-def shared_queues(task_types: Sequence[str]) -> list[Queue]:
+def shared_queues(task_types: Sequence[str], queue_type: str) -> list[Queue]:
     """The durable queue of each task type, as workers and Celery's own tools declare it."""
     return [
-        Queue(queue_for(kind), Exchange("", type="direct"), routing_key=queue_for(kind), durable=True)
+        Queue(
+            queue_for(kind), Exchange("", type="direct"), routing_key=queue_for(kind), durable=True,
+            queue_arguments=arguments_of(queue_type),
+        )
         for kind in task_types
-    ]
+    ]  # fmt: skip
 
 
 def run_worker(
     app: Celery, *, name: str, slots: int, task_types: Sequence[str], loglevel: str, settings: WorkerSettings
 ) -> None:
-    """Run until stopped; exits the process with Celery's code. settings: pool, and when its processes are replaced.
+    """Run until stopped; exits the process with Celery's code. Raises QueueTypeDiffers before anything starts.
+
+    settings: pool, when its processes are replaced, and the type of queues.
 
     The node is called signalbox@<name>; it takes the shared queue of each task type and its own queue.
     """
     app.conf.update(MANAGED)
     app.conf.accept_content = sorted({*app.conf.accept_content, "json"})
-    app.conf.task_queues = shared_queues(task_types)
+    app.conf.task_queues = shared_queues(task_types, settings.queue_type)
+    with app.connection_for_write() as connection:
+        require(connection, [*app.conf.task_queues, report_queue(settings.queue_type)], settings.queue_type)
     app.conf.worker_pool = settings.pool
     if settings.pool == "solo":
         # The loop stands still while a body runs, and a broker that waits for heartbeats would cut the connection.

@@ -31,6 +31,7 @@ from dispatch.broker.reports import KombuReports
 from tasks_app.crashpoints import reach
 from tasks_app.messages.compression import packed
 from tasks_app.messages.execution import WireMessage
+from workers_app.queue_types import arguments_of, cure, differs
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class AmqpBroker:
         self._url = url
         self._confirm_seconds = confirm_seconds
         self._connect_seconds = connect_seconds
-        self._queue_arguments = {"x-queue-type": "quorum"} if queue_type == "quorum" else None
+        self._queue_arguments = arguments_of(queue_type)
+        self._queue_type = queue_type
         self._kombu: Connection | None = None
         self._channel: Any = None
         self._next_tag = 1
@@ -137,7 +139,10 @@ class AmqpBroker:
                     self._channel.queue_declare(queue, durable=True, auto_delete=False, arguments=self._queue_arguments)
                 except amqp.PreconditionFailed as error:
                     # It exists, made differently by somebody: messages can go there. The refusal closed the channel.
-                    logger.warning("queue exists with other settings", extra={"queue": queue, "error": str(error)})
+                    if differs(error):
+                        logger.error(cure(queue, self._queue_type))  # noqa: TRY400  (what to do, not where it was met)
+                    else:
+                        logger.warning("queue exists with other settings", extra={"queue": queue, "error": str(error)})
                     self._open_channel()
                 self._declared.add(queue)
 
@@ -154,7 +159,9 @@ class AmqpBroker:
 
     def reports(self, *, prefetch: int) -> ReportSource:
         """Reports and heartbeats, on a connection of their own."""
-        return KombuReports(self._url, prefetch=prefetch, connect_seconds=self._connect_seconds)
+        return KombuReports(
+            self._url, prefetch=prefetch, connect_seconds=self._connect_seconds, queue_type=self._queue_type
+        )
 
     def close(self) -> None:
         """Close the connection without waiting for a broker that does not answer."""

@@ -17,8 +17,10 @@ from kombu import Connection, Consumer
 
 from dispatch.broker import redis_stream  # noqa: F401  (makes redis-stream:// known)
 from dispatch.broker.port import BrokerAway, Delivery
+from tasks_app.messages.reports import QUEUE as REPORTS
 from tasks_app.messages.reports import broker_url
-from workers_app.execution.publisher import HEARTBEAT_PREFIX, HEARTBEAT_QUEUE, REPORT_QUEUE
+from workers_app.execution.publisher import HEARTBEAT_PREFIX, HEARTBEAT_QUEUE, report_queue
+from workers_app.queue_types import cure, differs
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +32,11 @@ REDIS_OPTIONS: Final = {"polling_interval": 1.0, "consumer_lease": 10.0}
 class KombuReports:
     """`ReportSource` on any broker that kombu speaks to. Not for several threads at once."""
 
-    def __init__(self, url: str, *, prefetch: int, connect_seconds: float = 3.0) -> None:
+    def __init__(self, url: str, *, prefetch: int, connect_seconds: float = 3.0, queue_type: str = "classic") -> None:
         """prefetch: messages that may be here unacknowledged. Nothing connects before the first receive."""
         self._url = url
         self._prefetch = prefetch
+        self._queue_type = queue_type
         self._connect_seconds = connect_seconds
         self._connection: Connection | None = None
         self._consumer: Consumer | None = None
@@ -99,7 +102,7 @@ class KombuReports:
         self._connection = connection
         connection.connect()
         channel = connection.default_channel
-        queues = [queue.bind(channel) for queue in (REPORT_QUEUE, HEARTBEAT_QUEUE)]
+        queues = [queue.bind(channel) for queue in (report_queue(self._queue_type), HEARTBEAT_QUEUE)]
         self._consumer = Consumer(channel, queues=queues, accept=["json"], on_message=self._on_message)
         self._consumer.qos(prefetch_count=self._prefetch)
         self._consumer.consume()
@@ -109,9 +112,10 @@ class KombuReports:
         body = message.body
         data = bytes(body) if isinstance(body, bytes | bytearray | memoryview) else str(body).encode("utf-8", "replace")
         routing_key = str(message.delivery_info.get("routing_key", ""))
-        queue = HEARTBEAT_QUEUE.name if routing_key.startswith(HEARTBEAT_PREFIX) else REPORT_QUEUE.name
+        queue = HEARTBEAT_QUEUE.name if routing_key.startswith(HEARTBEAT_PREFIX) else REPORTS
         self._arrived.append(Delivery(queue, dict(message.headers or {}), data, message))
 
     def _lost(self, error: BaseException) -> BrokerAway:
         self.close()
-        return BrokerAway(f"{type(error).__name__}: {error}")
+        said = cure(REPORTS, self._queue_type) if differs(error) else f"{type(error).__name__}: {error}"
+        return BrokerAway(said)

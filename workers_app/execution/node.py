@@ -109,7 +109,7 @@ class Node:
         self.publisher = Publisher(
             self.app, self.outbox, self.identity, self.ring,
             flush_seconds=self.settings.report_flush_seconds, batch_max=self.settings.report_batch_max,
-            compress_above_bytes=self.settings.compress_above_bytes,
+            compress_above_bytes=self.settings.compress_above_bytes, queue_type=self.settings.queue_type,
         )  # fmt: skip
         self.desk: PermitDesk | None = None
         if self.settings.permits == "batched":

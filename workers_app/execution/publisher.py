@@ -22,11 +22,11 @@ from tasks_app.messages.signing import KeyRing
 from workers_app.execution.identity import SharedIdentity
 from workers_app.execution.outbox import Outbox
 from workers_app.metrics import REPORTS_FAILED, REPORTS_PUBLISHED
+from workers_app.queue_types import arguments_of
 
 logger = logging.getLogger(__name__)
 
 EXCHANGE: Final = Exchange("signalbox", type="topic", durable=True)
-REPORT_QUEUE: Final = Queue(reports.QUEUE, EXCHANGE, routing_key=reports.ROUTING_PREFIX + "#", durable=True)
 HEARTBEAT_PREFIX: Final = "worker.heartbeat."
 HEARTBEAT_QUEUE: Final = Queue(
     "worker.heartbeat", EXCHANGE, routing_key=HEARTBEAT_PREFIX + "#", durable=True, max_length=10_000
@@ -34,17 +34,25 @@ HEARTBEAT_QUEUE: Final = Queue(
 BATCH_BYTES_MAX: Final = 512 * 1024
 
 
+def report_queue(queue_type: str) -> Queue:
+    """The durable queue of reports, as worker and ingest declare it."""
+    return Queue(
+        reports.QUEUE, EXCHANGE, routing_key=reports.ROUTING_PREFIX + "#", durable=True,
+        queue_arguments=arguments_of(queue_type),
+    )  # fmt: skip
+
+
 class Publisher:
     """Takes from the outbox every `flush_seconds` and publishes; what is not confirmed goes back."""
 
     def __init__(
         self, app: Celery, outbox: Outbox, identity: SharedIdentity, ring: KeyRing, *, flush_seconds: float,
-        batch_max: int, compress_above_bytes: int = 0,
+        batch_max: int, compress_above_bytes: int = 0, queue_type: str = "classic",
     ) -> None:  # fmt: skip
         """Nothing is opened before `start`."""
         self._app, self._outbox, self._identity, self._ring = app, outbox, identity, ring
         self._flush_seconds, self._batch_max = flush_seconds, batch_max
-        self._compress_above_bytes = compress_above_bytes
+        self._compress_above_bytes, self._queue_type = compress_above_bytes, queue_type
         self._heartbeats: deque[dict[str, Any]] = deque(maxlen=1)
         self._connection: Connection | None = None
         self._producer: Producer | None = None
@@ -135,7 +143,7 @@ class Publisher:
             )
             self._connection.ensure_connection(max_retries=1, timeout=5)
             self._producer = Producer(self._connection, auto_declare=False)
-            for known in (REPORT_QUEUE, HEARTBEAT_QUEUE):
+            for known in (report_queue(self._queue_type), HEARTBEAT_QUEUE):
                 known(self._connection.default_channel).declare()
         self._producer.publish(
             body,

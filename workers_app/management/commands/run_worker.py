@@ -37,6 +37,7 @@ class Command(DescribedCommand):
         from workers_app import wiring
         from workers_app.celery_app import celery_app
         from workers_app.conf import conf
+        from workers_app.queue_types import QueueTypeDiffers
         from workers_app.running import run_worker
 
         task_types = [name.strip() for name in options["task_types"].split(",") if name.strip()] or list(
@@ -59,11 +60,14 @@ class Command(DescribedCommand):
             raise CommandError(_("the pool solo runs one body at a time: --slots must be 1"))
         app = celery_app()
         wiring.connect(app)
-        run_worker(
-            app,
-            name=options["name"],
-            slots=slots,
-            task_types=task_types,
-            loglevel=options["loglevel"],
-            settings=settings,
-        )
+        try:
+            run_worker(
+                app,
+                name=options["name"],
+                slots=slots,
+                task_types=task_types,
+                loglevel=options["loglevel"],
+                settings=settings,
+            )
+        except QueueTypeDiffers as error:
+            raise CommandError(str(error)) from None
