@@ -8,8 +8,9 @@ Three independent witnesses are compared, none of which is the code under test:
 * `rows`      the database, read by plain SQL, so that a mutant of the product cannot change what the checker sees
 
 `checker` is pure: witnesses and the list of faults go in, a verdict comes out. It knows nothing about the product but
-its promises. `jobs` are the bodies, `system` starts servers and roles by the shipped commands only, `load` keeps work
-in flight, `cells` goes through crash points × operations, `nemeses` does the larger faults, `mutants` breaks the
+its promises. `chance` is random mode: it draws `kinds_of_fault` by a seed, on servers that are `harmable` and with
+clocks that jump. `jobs` are the bodies, `system` starts servers and roles by the shipped commands only, `load` keeps
+work in flight, `cells` goes through crash points × operations, `nemeses` does the larger faults, `mutants` breaks the
 product on purpose: each mutant must be caught by the nemesis made for it, and plain Celery, too.
 
 `python -m tests.faults --help`; docs/faults.md tells an operator how to read it.

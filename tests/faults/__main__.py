@@ -1,5 +1,6 @@
-"""`python -m tests.faults [cells] [nemeses] [emptied] [recovery] [mutants]`: all of them where none is named.
+"""`python -m tests.faults [cells] [nemeses] [emptied] [recovery] [random] [mutants]`: all of them where none is named.
 
+`--random SEED --combination NAME` plays one seed of random mode and nothing else.
 SCALE or --scale: small or full. Ends with 1 when anything was violated, not done, or not caught.
 """
 
@@ -10,13 +11,17 @@ import os
 import sys
 
 from tests.faults import claims
-from tests.faults.sitting import sitting
+from tests.faults.chance import COMBINATIONS, Plan, table
+from tests.faults.kinds_of_fault import ALL
+from tests.faults.mutants.changes import MUTANTS
+from tests.faults.sitting import OUT, sitting
 
 PARTS = {
     "cells": "spine.crashpoints",
     "nemeses": "spine.nemesis",
     "emptied": "spine.broker_emptied",
     "recovery": "spine.recovery",
+    "random": "faults.random",
     "mutants": "spine.mutants",
 }
 
@@ -26,7 +31,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which parts; all without any")
     parser.add_argument("--scale", choices=("small", "full"), default=os.environ.get("SCALE") or "full")
+    one = parser.add_argument_group("one seed of random mode")
+    one.add_argument("--random", type=int, metavar="SEED")
+    one.add_argument("--combination", choices=COMBINATIONS, default="postgresql+rabbitmq")
+    one.add_argument("--kinds", default="", help="comma separated; default: all that are possible there")
+    one.add_argument("--each", type=int, default=2, help="how often each kind at least")
+    one.add_argument("--faults", type=int, default=0, help="how many in all")
+    one.add_argument("--runs", type=int, default=0, help="how many runs at least")
+    one.add_argument("--minutes", type=float, default=12.0, help="then it ends, whatever is left")
+    one.add_argument("--mutant", choices=("", *MUTANTS), default="", help="a defect to put into the product")
     options = parser.parse_args()
+    if options.random is not None:
+        return _one_seed(parser, options)
     failed = False
     try:
         for part in options.parts or PARTS:
@@ -42,6 +58,18 @@ def main() -> int:
     finally:
         sitting(options.scale).close()
     return 1 if failed else 0
+
+
+def _one_seed(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    only = tuple(name.strip() for name in options.kinds.split(",") if name.strip())
+    if unknown := set(only) - {kind.name for kind in ALL}:
+        parser.error(f"no such kinds: {', '.join(sorted(unknown))}; there are {', '.join(kind.name for kind in ALL)}")
+    plan = Plan(options.faults, options.runs, options.minutes, options.each, only, options.mutant)
+    folder = OUT / "random"
+    folder.mkdir(parents=True, exist_ok=True)
+    done = sitting(options.scale).chance(options.combination, options.random, plan, folder)
+    print(table([done], claims.quantile))
+    return 0 if done.round.holds and not done.missing else 1
 
 
 if __name__ == "__main__":

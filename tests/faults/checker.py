@@ -121,7 +121,7 @@ class _Checking:
             long = fault.seconds >= self.given.hold_seconds - CLOCK_SLACK_SECONDS
             if fault.kind == "kill" and fault.pid == main and main:
                 return fault
-            if fault.kind == "stop" and long and main and main in (fault.pid, fault.main):
+            if fault.kind in ("stop", "cut") and long and main and main in (fault.pid, fault.main):
                 return fault
             if fault.kind == "database" and long:
                 return fault

@@ -9,12 +9,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.faults.chance import Chance, table
 from tests.faults.nemeses import Round
 from tests.faults.sitting import CellsResult, added, sitting
 from tests.prove.claim import Claim, Measured
 
 #: Bars that depend on settings are given in the claim's own unit: seconds beyond the lease and two reaper ticks.
 RECOVERY_RUNS_MIN = 4
+#: What random mode must have done for its zeros to mean something.
+RANDOM_RUNS_MIN, RANDOM_FAULTS_MIN, RANDOM_KINDS_MIN = 20_000, 300, 12
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -81,6 +84,27 @@ def recovery_value(done: Round, lease: float, tick: float) -> tuple[float, str]:
     )
 
 
+def random_value(results: Sequence[Chance], *, full: bool) -> tuple[float, str]:
+    """Violations, kinds that were done too rarely, and rounds that were not done; not a number of nothing."""
+    runs = sum(one.round.verdict.runs for one in results)
+    faults = sum(sum(one.done.values()) for one in results)
+    kinds = {name for one in results for name, count in one.done.items() if count}
+    counts = added([one.round.verdict for one in results])
+    undone = [one.combination for one in results if one.round.problem or not one.round.settled]
+    missing = [f"{name} on {one.combination}" for one in results for name in one.missing]
+    recoveries = [seconds for one in results for seconds in one.round.verdict.recoveries]
+    detail = (
+        f"{runs} runs, {faults} faults in {len(kinds)} kinds, {len(results)} seeds, violations {_named(counts)}, "
+        f"recovery p50 {quantile(recoveries, 0.5):.1f} s, p99 {quantile(recoveries, 0.99):.1f} s"
+        + (f"; not done or not at rest: {', '.join(undone)}" if undone else "")
+        + (f"; too few: {', '.join(missing)}" if missing else "")
+    )
+    enough = runs >= RANDOM_RUNS_MIN and faults >= RANDOM_FAULTS_MIN and len(kinds) >= RANDOM_KINDS_MIN
+    if not runs or not faults or (full and not enough):
+        return math.inf, f"too little for a verdict: {detail}"
+    return float(sum(counts.values()) + len(undone) + len(missing)), detail
+
+
 def _named(counts: dict[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "none"
 
@@ -105,6 +129,14 @@ def _recovery(scale: str) -> Measured:
     return Measured(*recovery_value(*sitting(scale).recovery()), _evidence("nemeses", "recovery"))
 
 
+def _random(scale: str) -> Measured:
+    results = sitting(scale).by_chance()
+    made = table(results, quantile)
+    print(made, flush=True)
+    Path(_evidence("random", "table.md")).write_text(made)
+    return Measured(*random_value(results, full=scale == "full"), _evidence("random"))
+
+
 def _mutants(scale: str) -> Measured:
     found, plain = sitting(scale).caught()
     missed = [one.mutant for one in found if not one.holds] + [one.name for one in plain if not one.caught_by]
@@ -120,5 +152,7 @@ CLAIMS = [
     Claim("spine.broker_emptied", "share of runs", "1: all completed at the first attempt", lambda value: value == 1,
           _emptied),
     Claim("spine.recovery", "s beyond lease + 2 ticks (p99)", "at most 0", lambda value: value <= 0, _recovery),
+    Claim("faults.random", "violations, and kinds not done", "0, of 20,000 runs and 300 faults",
+          lambda value: value == 0, _random),
     Claim("spine.mutants", "mutants not caught", "0", lambda value: value == 0, _mutants),
 ]  # fmt: skip

@@ -88,6 +88,7 @@ class Load:
     cancel_when: Callable[[str, str], bool] | None = None
     _calls: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _asked_to_cancel: set[str] = field(default_factory=set)
+    _all_final_to: int = 0
 
     def prepare(self) -> None:
         """Make the tasks."""
@@ -133,19 +134,29 @@ class Load:
 
     def pump(self) -> None:
         """Top up what is under way, look at what became final, cancel what should be."""
+        active = self.watch()
+        if active is not None:
+            self.submit_many(min(6, max(0, self.outstanding - active)))
+
+    def watch(self) -> int | None:
+        """Look at what became final, cancel what should be; how many are under way, None while nobody can tell."""
         try:
-            statuses = self.system.database.statuses(self.round)
+            statuses = self.system.database.statuses(self.round, above=self._all_final_to)
         except Away:
-            return
+            return None
         for run, status in statuses.items():
             if status in FINAL:
                 self.observed[run, status] = None
+        # One client submits one after the other: below the first that is under way, nothing new appears.
+        for run in sorted(statuses, key=int):
+            if statuses[run] not in FINAL:
+                break
+            self._all_final_to = int(run)
         if self.cancel_when is not None:
             for run, status in statuses.items():
                 if run not in self._asked_to_cancel and self.cancel_when(run, status):
                     self.cancel(run)
-        active = sum(1 for status in statuses.values() if status in ACTIVE)
-        self.submit_many(min(6, max(0, self.outstanding - active)))
+        return sum(1 for status in statuses.values() if status in ACTIVE)
 
     def cancel(self, run: str) -> Cancel:
         """Cancel one run and keep the answer."""

@@ -50,7 +50,7 @@ class Database:
         """Whether somebody could write within a second. On SQLite one process at a time holds the lock of the file."""
         if self.postgresql:
             return True
-        with contextlib.closing(sqlite3.connect(self._path, timeout=1, isolation_level=None)) as connection:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=1, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError:
@@ -67,17 +67,18 @@ class Database:
     def _connect(self) -> Any:
         if self.postgresql:
             return psycopg.connect(self.url, autocommit=True, connect_timeout=2, options="-c statement_timeout=5s")
-        return sqlite3.connect(self._path, timeout=5, isolation_level=None)
+        return sqlite3.connect(self.path, timeout=5, isolation_level=None)
 
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
         return unquote(urlsplit(self.url).path)[1:]
 
     # -- one round's rows, found by the names of its tasks ------------------------------------------------------
 
-    def statuses(self, round_name: str) -> dict[str, str]:
-        """Status of each run."""
-        rows = self.ask("SELECT id, status FROM tasks_app_taskrun WHERE task_name LIKE %s", round_name + ".%")
+    def statuses(self, round_name: str, above: int = 0) -> dict[str, str]:
+        """Status of each run with a higher id."""
+        sql = "SELECT id, status FROM tasks_app_taskrun WHERE task_name LIKE %s AND id > %s"
+        rows = self.ask(sql, round_name + ".%", above)
         return {str(row[0]): row[1] for row in rows}
 
     def count(self, round_name: str, statuses: Sequence[str]) -> int:

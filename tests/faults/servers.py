@@ -15,6 +15,7 @@ from tests.servers import PostgresServer, RabbitMQServer, RedisServer, RedisStre
 #: A broker that loses what it confirmed when it is killed would only show what everybody knows: each writes first.
 BROKERS: dict[str, Callable[[], RabbitMQServer | RedisServer]] = {
     "rabbitmq": RabbitMQServer,
+    "rabbitmq-quorum": RabbitMQServer,
     "valkey": lambda: ValkeyServer(fsync="always"),
     "redis": lambda: RedisServer(fsync="always"),
     "redis-stream": lambda: RedisStreamServer(fsync="always"),
@@ -32,7 +33,14 @@ class Servers:
         database, _, broker = combination.partition("+")
         self.database = PostgresServer() if database == "postgresql" else None
         self.broker: RabbitMQServer | RedisServer = BROKERS[broker]()
+        #: What a system on these servers is told beside their URLs.
+        self.settings = {"SIGNALBOX_WORKERS__QUEUE_TYPE": "quorum"} if broker == "rabbitmq-quorum" else {}
         self._made = 0
+
+    @property
+    def broker_url(self) -> str:
+        """By which a system finds the broker."""
+        return self.broker.url
 
     def start(self) -> None:
         """Start what does not run."""
@@ -78,6 +86,7 @@ class GivenServers(Servers):
         """The database must be empty or one that was used for this before; the broker is emptied."""
         self.database = None
         self.broker = _GivenBroker(broker_url)  # type: ignore[assignment]
+        self.settings = {}
         self._database_url = database_url
 
     def start(self) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from tasks_app.crashpoints import POINTS
 from tests.faults.cells import OPERATIONS, Cells, save
+from tests.faults.chance import COMBINATIONS, Chance, Plan, play_by_chance
 from tests.faults.exposures import EXPOSURES, QUICK, Caught, expose
 from tests.faults.nemeses import (
     Nemesis,
@@ -44,6 +45,9 @@ OTHER: Final = "sqlite+valkey"
 OTHER_OPERATIONS: Final = ("submit", "success", "shell")
 SMALL_OPERATIONS: Final = ("submit", "success")
 SMALL_NEMESES: Final = ("kill_worker_main", "kill_child", "kill_dispatchers", "kill_ingests", "stop_worker_main")
+#: A little more than what is claimed, so that it does not hang on the last run.
+RANDOM_FULL: Final = Plan(faults=62, runs=4200, minutes=12)
+RANDOM_SMALL: Final = Plan(faults=22, runs=600, minutes=4, each=1)
 SMALL_MUTANTS: Final = ("permit_off", "reaper_off")
 
 
@@ -77,6 +81,7 @@ class Sitting:
         self._emptied: Round | None = None
         self._recovery: tuple[Round, float, float] | None = None
         self._caught: tuple[list[Caught], list[PlainRound]] | None = None
+        self._by_chance: list[Chance] | None = None
 
     def servers(self, combination: str) -> Servers:
         """Running servers of a combination."""
@@ -182,6 +187,23 @@ class Sitting:
             tick = float(settings["SIGNALBOX_DISPATCH__REAPER_TICK_SECONDS"])
             self._recovery = (done, lease, tick)
         return self._recovery
+
+    def by_chance(self) -> list[Chance]:
+        """Random mode: a seed for each combination; at small scale one, on the first."""
+        if self._by_chance is None:
+            folder, plan = fresh(self.out / "random"), RANDOM_SMALL if self.small else RANDOM_FULL
+            self._by_chance = []
+            for seed, combination in enumerate((MAIN,) if self.small else COMBINATIONS, start=1):
+                self._by_chance.append(self.chance(combination, seed, plan, folder))
+        return self._by_chance
+
+    def chance(self, combination: str, seed: int, plan: Plan, folder: Path) -> Chance:
+        """One seed on one combination; told and kept."""
+        done = play_by_chance(combination, seed, plan, folder, self.say)
+        for line in done.lines():
+            self.say(line)
+        (folder / f"{combination}-{seed}.json").write_text(json.dumps(asdict(done), indent=1))
+        return done
 
     def caught(self) -> tuple[list[Caught], list[PlainRound]]:
         """Mutants, each with the product itself under the same nemesis at full scale, and plain Celery."""

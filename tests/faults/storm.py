@@ -112,7 +112,7 @@ class _Storm:
         self.system.lasted(fault)
 
 
-def _some(run: str, status: str) -> bool:
+def some_are_cancelled(run: str, status: str) -> bool:
     """Every eighth run is cancelled, half of these while they run and half while they wait at the broker."""
     return int(run) % 8 == 0 and status == ("RUNNING" if int(run) % 16 else "DISPATCHED")
 
@@ -123,7 +123,7 @@ def storm(seconds: float, seed: int) -> Act:
     def act(system: System, load: Load) -> None:
         rng = random.Random(seed)
         system.say(f"  the storm's seed is {seed}")
-        load.cancel_when = _some
+        load.cancel_when = some_are_cancelled
         blowing = _Storm(system, load, rng)
         until = time.monotonic() + seconds
         try:

@@ -223,10 +223,12 @@ class System:
         slots: int = 4,
         say: Callable[[str], None] = print,
         servers: Servers | None = None,
+        vary: Callable[[str, Mapping[str, str]], Mapping[str, str]] = lambda _label, _environment: {},
     ) -> None:
         """settings: SIGNALBOX_ variables in place of DEVIATIONS. mutant: a defect to put into every role.
 
         servers: running ones, used with a database of this system's own and a broker that is emptied before.
+        vary: what the environment of a role has that the others' has not, by its label and what all have.
         """
         self.combination, self.mutant, self.say = combination, mutant, say
         self.deviations = dict(DEVIATIONS if settings is None else settings)
@@ -243,6 +245,7 @@ class System:
         self._own_servers = servers is None
         self.servers = servers or Servers(combination)
         self.database_server, self.broker = self.servers.database, self.servers.broker
+        self._vary = vary
 
     def number(self, name: str) -> float:
         """A setting as it is in this system, shipped or not."""
@@ -276,11 +279,12 @@ class System:
             "PYTHONUNBUFFERED": "1",
             "FAULTS_HISTORY": str(self.history),
             "SIGNALBOX_DATABASE_URL": url,
-            "SIGNALBOX_BROKER_URL": self.broker.url,
+            "SIGNALBOX_BROKER_URL": self.servers.broker_url,
             "SIGNALBOX_STATE_DIR": str(self.folder / "state"),
             "SIGNALBOX_SECRET_KEY": "s" * 50,
             "SIGNALBOX_SIGNING_KEY": "k" * 50,
             "SIGNALBOX_IMPORTS": "tests.faults.jobs",
+            **self.servers.settings,
             **self.deviations,
         }
         if self.mutant:
@@ -312,7 +316,8 @@ class System:
 
     def add(self, label: str, *command: str) -> Role:
         """A role by a management command."""
-        role = self.roles[label] = Role(label, [sys.executable, "manage.py", *command], self.environment, self.folder)
+        environment = {**self.environment, **self._vary(label, self.environment)}
+        role = self.roles[label] = Role(label, [sys.executable, "manage.py", *command], environment, self.folder)
         role.start()
         return role
 

@@ -108,9 +108,10 @@ class FireRow:
 class Fault:
     """Something that the harness did, on the raw monotonic clock.
 
-    kind: `kill` (SIGKILL, by us or at a crash point), `stop` (SIGSTOP until `until`), `database` (away until `until`),
-    `broker`, `emptied`, `ingest`. pid: the process it hit; main: that of the worker it belongs to, where it does.
-    database_clock: what to add then for the database's clock, which drifts against the raw one.
+    kind: `kill` (SIGKILL, by us or at a crash point), `stop` (SIGSTOP until `until`), `database` (away, or its disk
+    full, until `until`), `cut` (one worker's way to the database, until `until`), `broker`, `emptied`, `clock`,
+    `answer`. pid: the process it hit; main: that of the worker it belongs to, where it does. database_clock: what to
+    add then for the database's clock, which drifts against the raw one.
     """
 
     kind: str

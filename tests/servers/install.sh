@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install from Debian's packages what the integration tests need and this machine lacks:
-# PostgreSQL, RabbitMQ, Redis, Chromium (with letters for Chinese), Spin and a C compiler for the model. Their services are not started: tests start private servers.
+# PostgreSQL, RabbitMQ, Redis, Chromium (with letters for Chinese), libfaketime, Spin and a C compiler for the model.
+# Their services are not started: tests start private servers.
 # Without root or apt: one line that says what is missing, and (unless SIGNALBOX_REQUIRE_SERVERS is set) success.
 set -eu
 
@@ -13,6 +14,7 @@ command -v redis-server >/dev/null 2>&1 || lacks redis-server
 command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || lacks "chromium fonts-wqy-microhei"
 command -v spin >/dev/null 2>&1 || lacks spin
 command -v cc >/dev/null 2>&1 || lacks "gcc libc6-dev"
+ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || lacks libfaketime
 [ -n "$missing" ] || exit 0
 
 give_up() {

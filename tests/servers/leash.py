@@ -127,6 +127,8 @@ def _keep() -> None:
     kill_families([int(name) for name in held if name.isdigit()], seconds=20)
     for name in held:
         if name.startswith("/"):
+            if os.path.ismount(name):
+                subprocess.run(["umount", "--lazy", name], check=False, stderr=subprocess.DEVNULL)
             shutil.rmtree(name, ignore_errors=True)
 
 

@@ -150,6 +150,12 @@ def test_a_stop_shorter_than_the_lease_excuses_nothing():
     assert check(change(RECOVERED, faults=[Fault("stop", 10.5, 21.0, pid=50, main=50)])).holds
 
 
+def test_a_worker_cut_from_the_database_is_an_excuse_for_itself_and_only_beyond_the_lease():
+    assert check(change(RECOVERED, faults=[Fault("cut", 10.5, 21.0, pid=50, main=50)])).holds
+    for fault in (Fault("cut", 10.5, 13.0, pid=50, main=50), Fault("cut", 10.5, 21.0, pid=51, main=51)):
+        assert "false_losses" in only(check(change(RECOVERED, faults=[fault])))
+
+
 def test_a_fault_excuses_only_what_was_under_way_then():
     earlier = [dataclasses.replace(row, ended=5.0) for row in RECOVERED.attempts]
     assert "false_losses" in only(check(change(RECOVERED, attempts=earlier)))

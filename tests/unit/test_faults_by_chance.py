@@ -1,0 +1,78 @@
+"""Random mode on made-up results: a draw holds every kind, the claim can fail, a clock that moved too far is seen."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from tests.faults.chance import Chance, drawn, table
+from tests.faults.claims import quantile, random_value
+from tests.faults.jumping_clock import deviations
+from tests.faults.kinds_of_fault import ALL
+from tests.faults.nemeses import Round
+from tests.faults.witness import Verdict
+
+
+def chance(*, runs: int = 21_000, times: int = 20, settled: bool = True, **violations: int) -> Chance:
+    verdict = Verdict(runs=runs, executions=runs, recoveries=[1.0, 7.0])
+    for kind, count in violations.items():
+        verdict.violations[kind] = ["something"] * count
+    done = Round("random", verdict, settled, 1.0)
+    return Chance("postgresql+rabbitmq", 1, done, 2, {kind.name: times for kind in ALL})
+
+
+def test_a_draw_holds_every_kind_so_often_and_is_the_same_for_the_same_seed():
+    first = drawn(ALL, random.Random(7), each=2, count=62)
+    assert [kind.name for kind in first] == [kind.name for kind in drawn(ALL, random.Random(7), each=2, count=62)]
+    assert len(first) == 62
+    assert all(first.count(kind) >= 2 for kind in ALL)
+
+
+@pytest.mark.parametrize(
+    ("result", "value"),
+    [
+        (chance(), 0),
+        (chance(stuck=2, overlaps=1), 3),
+        (chance(settled=False), 1),
+        (chance(runs=19_999), math.inf),
+        (chance(times=13), math.inf),
+    ],
+)
+def test_random_mode_holds_only_with_enough_runs_and_faults_and_without_a_violation(result, value):
+    assert random_value([result], full=True)[0] == value
+
+
+def test_a_kind_that_was_done_once_counts_against_the_claim():
+    result = chance()
+    result.done["zombie"] = 1
+    value, detail = random_value([result], full=True)
+    assert value == 1
+    assert "zombie on postgresql+rabbitmq" in detail
+
+
+def test_nothing_at_all_is_no_proof():
+    assert random_value([], full=False)[0] == math.inf
+
+
+def test_the_table_names_the_reason_why_a_kind_cannot_be():
+    result = chance()
+    result.impossible["zombie"] = "a file has no connections"
+    assert "| zombie | – 1 |" in table([result], quantile)
+    assert "1. a file has no connections" in table([result], quantile)
+
+
+HERE = {"wall": 1_000_000.0, "CLOCK_MONOTONIC": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("there", "problems"),
+    [
+        ({"wall": 1_000_121.0, "CLOCK_MONOTONIC": 51.0}, 0),
+        ({"wall": 1_000_001.0, "CLOCK_MONOTONIC": 51.0}, 1),
+        ({"wall": 1_000_121.0, "CLOCK_MONOTONIC": 171.0}, 1),
+    ],
+)
+def test_a_jump_moves_the_wall_clock_and_nothing_else(there, problems):
+    assert len(deviations(there, HERE, 120)) == problems
