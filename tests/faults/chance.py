@@ -12,7 +12,7 @@ import random
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -196,13 +196,13 @@ def play_by_chance(combination: str, seed: int, plan: Plan, out: Path, say: Call
         with contextlib.ExitStack() as stack:
             system: System | None = None
 
-            def vary(label: str, environment: object) -> dict[str, str]:
-                assert system is not None
-                if label == WITH_DOOR and (way := servers.door(system.environment["SIGNALBOX_DATABASE_URL"])):
+            def vary(label: str, environment: Mapping[str, str]) -> dict[str, str]:
+                if label == WITH_DOOR and (way := servers.door(environment["SIGNALBOX_DATABASE_URL"])):
                     doors[label] = way[0]
                     return {"SIGNALBOX_DATABASE_URL": way[1]}
                 if label in CLOCKED and servers.database is not None and library():
-                    clocks[label] = JumpingClock(system.folder / f"{label}.clock")
+                    assert system is not None
+                    clocks[label] = JumpingClock(system.folder / f"{label}.clock", environment)
                     return clocks[label].environment
                 return {}
 

@@ -8,9 +8,11 @@ after every jump: a harness that moved them would test something that no host ev
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from glob import glob
 from pathlib import Path
 from typing import Final
@@ -21,9 +23,12 @@ _LIBRARIES: Final = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 #: How far apart two processes may read a clock on a busy machine; far below any jump.
 APART_SECONDS: Final = 30.0
 _MONOTONIC: Final = ("CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "CLOCK_BOOTTIME")
-#: Prints the same as `here`, without importing anything of ours.
+#: Makes `time.sleep` work there.
+_CUSTOMIZED: Final = Path(__file__).with_name("under_libfaketime")
+#: Prints the same as `here`, after a sleep, without importing anything of ours.
 _PROBE: Final = """
 import json, sys, time
+time.sleep(0.01)
 clocks = {name: time.clock_gettime(getattr(time, name)) for name in sys.argv[1:] if hasattr(time, name)}
 print(json.dumps({"wall": time.time(), **clocks}))
 """
@@ -37,11 +42,12 @@ def library() -> str:
 class JumpingClock:
     """The wall clock of every process that is started under `environment`, by a file that is written anew."""
 
-    def __init__(self, file: Path) -> None:
-        """Right at first."""
+    def __init__(self, file: Path, environment: Mapping[str, str]) -> None:
+        """Right at first. environment: what the processes would be started with."""
         self._file = file
         self.jump(0)
         self.environment = {
+            "PYTHONPATH": os.pathsep.join((str(_CUSTOMIZED), environment.get("PYTHONPATH", ""))).rstrip(os.pathsep),
             "LD_PRELOAD": library(),
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",
@@ -62,7 +68,7 @@ class JumpingClock:
     def check(self, environment: dict[str, str]) -> None:
         """Raise HarnessError unless the wall clock jumped under this environment, and no monotonic one did."""
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _PROBE, *_MONOTONIC], env={**environment, **self.environment},
+            [sys.executable, "-c", _PROBE, *_MONOTONIC], env={**environment, **self.environment},
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         if done.returncode:
