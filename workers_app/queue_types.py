@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, Final
 
+from django.utils.translation import gettext as _
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
@@ -30,11 +31,11 @@ def arguments_of(queue_type: str) -> dict[str, Any] | None:
 def cure(queue: str, queue_type: str) -> str:
     """What an operator can do about a queue that is not of this type."""
     other = "classic" if queue_type == "quorum" else "quorum"
-    return (
-        f'queue "{queue}" exists on the broker and is not a {queue_type} queue, which SIGNALBOX_WORKERS__QUEUE_TYPE '
-        f"asks for. Either stop the workers and ingests and delete it (rabbitmqctl delete_queue {queue}): what waited "
-        f"in it is sent or told again. Or set SIGNALBOX_WORKERS__QUEUE_TYPE={other} for every process."
-    )
+    return _(
+        'queue "%(queue)s" exists on the broker and is not a %(wanted)s queue, which SIGNALBOX_WORKERS__QUEUE_TYPE '
+        "asks for. Either stop the workers and ingests and delete it (rabbitmqctl delete_queue %(queue)s): what waited "
+        "in it is sent or told again. Or set SIGNALBOX_WORKERS__QUEUE_TYPE=%(other)s for every process."
+    ) % {"queue": queue, "wanted": queue_type, "other": other}
 
 
 def require(connection: Connection, queues: Iterable[Queue], queue_type: str) -> None:
