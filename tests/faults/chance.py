@@ -39,7 +39,7 @@ CLOCKED: Final = ("worker-0", "dispatcher-0", "ingest-0")
 #: The worker with a way of its own to the database.
 WITH_DOOR: Final = "worker-1"
 TOGETHER_MAX: Final = 3
-BATCH: Final = 20
+BATCH: Final = 40
 CONDITION_SECONDS: Final = 75.0
 
 
@@ -68,13 +68,18 @@ class Chance:
     logs: str = ""
 
     @property
+    def faults(self) -> int:
+        """How many were done, of every kind."""
+        return sum(self.done.values())
+
+    @property
     def missing(self) -> list[str]:
         """Kinds that would have been possible and were not done often enough."""
         return [name for name, count in self.done.items() if count < self.each]
 
     def lines(self) -> list[str]:
         """For people."""
-        told = [f"{self.combination}, seed {self.seed}: {sum(self.done.values())} faults; {self.round.line()}"]
+        told = [f"{self.combination}, seed {self.seed}: {self.faults} faults; {self.round.line()}"]
         told += [f"  {name} cannot be: {reason}" for name, reason in self.impossible.items()]
         told += [f"  too few: {', '.join(self.missing)}"] if self.missing else []
         for kind, found in self.round.verdict.violations.items():
@@ -227,21 +232,19 @@ def _played(scene: Scene, combination: str, seed: int, plan: Plan, out: Path) ->
     kinds = [kind for kind in ALL if not reasons[kind.name] and (not plan.only or kind.name in plan.only)]
     system.say(f"--- {combination}, seed {seed}: {len(kinds)} kinds")
     name = f"random_{combination.replace('+', '_').replace('-', '_')}_{seed}"
-    load = Crowd(system, name, _work(system), outstanding=40)
+    load = Crowd(system, name, _work(system), outstanding=160)
     load.prepare()
     fate = _Fate(scene, drawn(kinds, scene.rng, each=plan.each, count=plan.faults))
     until, problem, told = began + 60 * plan.minutes, "", began
 
     try:
-        while time.monotonic() < until and not (fate.over and len(load.submissions) >= plan.runs):
+        while time.monotonic() < until and not (fate.over and load.accepted >= plan.runs):
             fate.go_on()
             system.keep_up()
             load.pump()
             if time.monotonic() > told + 30:
                 told = time.monotonic()
-                system.say(
-                    f"  {sum(fate.done.values())} faults, {len(load.submissions)} runs; {len(fate.pending)} to come"
-                )
+                system.say(f"  {sum(fate.done.values())} faults, {load.accepted} runs; {len(fate.pending)} to come")
             time.sleep(0.03)
     except HarnessError as error:
         problem = f"not done: {error} "
@@ -262,7 +265,7 @@ def table(results: Sequence[Chance], quantile: Callable[[Sequence[float], float]
     """By combination: runs, faults by kind, violations, recovery; below it why a kind cannot be somewhere."""
     head = ["", *(f"{one.combination} (seed {one.seed})" for one in results)]
     rows = [["runs", *(str(one.round.verdict.runs) for one in results)]]
-    rows += [["faults", *(str(sum(one.done.values())) for one in results)]]
+    rows += [["faults", *(str(one.faults) for one in results)]]
     reasons: dict[str, int] = {}
     for kind in ALL:
         cells = []

@@ -87,18 +87,24 @@ def recovery_value(done: Round, lease: float, tick: float) -> tuple[float, str]:
 def random_value(results: Sequence[Chance], *, full: bool) -> tuple[float, str]:
     """Violations, kinds that were done too rarely, and rounds that were not done; not a number of nothing."""
     runs = sum(one.round.verdict.runs for one in results)
-    faults = sum(sum(one.done.values()) for one in results)
+    faults = sum(one.faults for one in results)
     kinds = {name for one in results for name, count in one.done.items() if count}
     counts = added([one.round.verdict for one in results])
     undone = [one.combination for one in results if one.round.problem or not one.round.settled]
     missing = [f"{name} on {one.combination}" for one in results for name in one.missing]
     recoveries = [seconds for one in results for seconds in one.round.verdict.recoveries]
-    detail = (
-        f"{runs} runs, {faults} faults in {len(kinds)} kinds, {len(results)} seeds, violations {_named(counts)}, "
-        f"recovery p50 {quantile(recoveries, 0.5):.1f} s, p99 {quantile(recoveries, 0.99):.1f} s"
-        + (f"; not done or not at rest: {', '.join(undone)}" if undone else "")
-        + (f"; too few: {', '.join(missing)}" if missing else "")
-    )
+    seeds = len({one.seed for one in results})
+    parts = [f"{runs} runs, {faults} faults in {len(kinds)} kinds, {seeds} seeds, violations {_named(counts)}"]
+    parts += [f"recovery {_recovered(recoveries)}"]
+    parts += [
+        f"{one.combination} (seed {one.seed}): {one.round.verdict.runs} runs, {one.faults} faults in {len(one.done)} "
+        f"kinds, {len(one.impossible)} cannot be, {one.round.verdict.lost_attempts} attempts lost, violations "
+        f"{_named(one.round.verdict.counts)}, recovery {_recovered(one.round.verdict.recoveries)}"
+        for one in results
+    ]
+    parts += [f"not done or not at rest: {', '.join(undone)}"] if undone else []
+    parts += [f"too few: {', '.join(missing)}"] if missing else []
+    detail = "; ".join(parts)
     enough = runs >= RANDOM_RUNS_MIN and faults >= RANDOM_FAULTS_MIN and len(kinds) >= RANDOM_KINDS_MIN
     if not runs or not faults or (full and not enough):
         return math.inf, f"too little for a verdict: {detail}"
@@ -107,6 +113,10 @@ def random_value(results: Sequence[Chance], *, full: bool) -> tuple[float, str]:
 
 def _named(counts: dict[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "none"
+
+
+def _recovered(values: Sequence[float]) -> str:
+    return f"p50 {quantile(values, 0.5):.1f} s, p99 {quantile(values, 0.99):.1f} s of {len(values)}"
 
 
 def _evidence(*parts: str) -> str:

@@ -169,6 +169,11 @@ class Load:
         self.cancels.append(told)
         return told
 
+    @property
+    def accepted(self) -> int:
+        """Submissions that were answered ok."""
+        return sum(told.said == "ok" for told in self.submissions)
+
     def in_flight(self) -> int:
         """Runs of this round that are at the broker or run."""
         return self.system.database.count(self.round, IN_FLIGHT)

@@ -1,7 +1,7 @@
 """Lets a process sleep under libfaketime: imported by Python itself at its start when this folder is on PYTHONPATH.
 
-Told to leave the monotonic clocks alone, libfaketime 0.9.10 hands `clock_nanosleep` a deadline that it never filled in,
-and every `time.sleep` fails with EINVAL. No host does that, so sleep goes by way of select, which keeps the same promises.
+Told to leave the monotonic clocks alone, libfaketime 0.9.10 hands `clock_nanosleep` a deadline that it never filled
+in, and every `time.sleep` fails with EINVAL. No host does that: sleep goes by way of select, which promises the same.
 """
 
 import importlib.machinery
