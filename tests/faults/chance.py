@@ -24,7 +24,7 @@ from tests.faults.kinds_of_fault import ALL, FaultKind, NotNow, Pause, Scene, St
 from tests.faults.load import Kind, Load, python
 from tests.faults.nemeses import Round
 from tests.faults.storm import everything, some_are_cancelled
-from tests.faults.system import HarnessError, System
+from tests.faults.system import HarnessError, System, told_of
 from tests.servers.tcp_proxy import TcpProxy
 
 COMBINATIONS: Final = (
@@ -230,7 +230,7 @@ def _played(scene: Scene, combination: str, seed: int, plan: Plan, out: Path) ->
     system, servers, began = scene.system, scene.servers, time.monotonic()
     reasons = {kind.name: kind.impossible(servers) for kind in ALL}
     kinds = [kind for kind in ALL if not reasons[kind.name] and (not plan.only or kind.name in plan.only)]
-    system.say(f"--- {combination}, seed {seed}: {len(kinds)} kinds")
+    system.say(f"--- {combination}, seed {seed}: {len(kinds)} kinds; {told_of(system.deviations)}")
     name = f"random_{combination.replace('+', '_').replace('-', '_')}_{seed}"
     load = Crowd(system, name, _work(system), outstanding=160)
     load.prepare()

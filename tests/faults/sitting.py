@@ -35,7 +35,7 @@ from tests.faults.nemeses import (
 from tests.faults.plain import PlainRound, play_plain
 from tests.faults.servers import Servers, given_servers
 from tests.faults.storm import storms
-from tests.faults.system import DEVIATIONS, System
+from tests.faults.system import DEVIATIONS, System, told_of
 from tests.faults.witness import KINDS, Verdict
 
 OUT: Final = Path("build/faults")
@@ -46,7 +46,7 @@ OTHER_OPERATIONS: Final = ("submit", "success", "shell")
 SMALL_OPERATIONS: Final = ("submit", "success")
 SMALL_NEMESES: Final = ("kill_worker_main", "kill_child", "kill_dispatchers", "kill_ingests", "stop_worker_main")
 #: A little more than what is claimed, so that it does not hang on the last run.
-RANDOM_FULL: Final = Plan(faults=62, runs=4200, minutes=12)
+RANDOM_FULL: Final = Plan(faults=62, runs=4200, minutes=15)
 RANDOM_SMALL: Final = Plan(faults=22, runs=600, minutes=4, each=1)
 SMALL_MUTANTS: Final = ("permit_off", "reaper_off")
 
@@ -102,8 +102,7 @@ class Sitting:
 
     def _system(self, combination: str, settings: dict[str, str] | None = None) -> System:
         deviations = DEVIATIONS if settings is None else settings
-        told = ", ".join(f"{key.removeprefix('SIGNALBOX_')}={value}" for key, value in deviations.items())
-        self.say(f"--- {combination}; settings that differ from the shipped ones: {told or 'none'}")
+        self.say(f"--- {combination}; {told_of(deviations)}")
         return System(combination, settings=settings, servers=self.servers(combination), say=self.say)
 
     # -- parts ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,12 @@ SHIPPED = {
 }
 
 
+def told_of(deviations: Mapping[str, str]) -> str:
+    """For people: which settings are not the shipped ones."""
+    told = ", ".join(f"{key.removeprefix('SIGNALBOX_')}={value}" for key, value in deviations.items())
+    return f"settings that differ from the shipped ones: {told or 'none'}"
+
+
 class HarnessError(Exception):
     """The harness could not do what a round needs; this is no verdict about the product."""
 
