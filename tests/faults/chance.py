@@ -8,6 +8,7 @@ load goes on until enough runs were submitted, then everything comes to rest and
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import shutil
 import time
@@ -20,11 +21,11 @@ from typing import Final
 from tests.faults.exposures import QUICK
 from tests.faults.harmable import HarmableServers
 from tests.faults.jumping_clock import JumpingClock, library
-from tests.faults.kinds_of_fault import ALL, FaultKind, NotNow, Pause, Scene, Steps
-from tests.faults.load import Kind, Load, python
+from tests.faults.kinds_of_fault import ALL, LONG, FaultKind, NotNow, Pause, Scene, Steps
+from tests.faults.load import Kind, Load, python, shell
 from tests.faults.nemeses import Round
 from tests.faults.storm import everything, some_are_cancelled
-from tests.faults.system import HarnessError, System, told_of
+from tests.faults.system import ROOT, HarnessError, System, told_of
 from tests.servers.tcp_proxy import TcpProxy
 
 COMBINATIONS: Final = (
@@ -40,6 +41,8 @@ CLOCKED: Final = ("worker-0", "dispatcher-0", "ingest-0")
 WITH_DOOR: Final = "worker-1"
 TOGETHER_MAX: Final = 3
 BATCH: Final = 40
+#: So that of eight slots about four are taken by long bodies.
+LONG_EVERY_SECONDS: Final = 3.0
 CONDITION_SECONDS: Final = 75.0
 
 
@@ -96,12 +99,14 @@ def drawn(kinds: Sequence[FaultKind], rng: random.Random, *, each: int, count: i
 
 
 class Crowd(Load):
-    """Many short runs in batches, and every other kind of work beside them."""
+    """Many short runs in batches, every other kind of work beside them, and always some bodies that outlast a lease."""
 
     def prepare(self) -> None:
-        """Make the tasks; the first kind is the short one."""
+        """Make the tasks; the first kind is the short one, the long ones come last."""
         super().prepare()
         self.cancel_when = some_are_cancelled
+        self._long = itertools.cycle([kind for kind in self.kinds if kind.name.startswith(LONG + "_")])
+        self._next_long = 0.0
 
     def pump(self) -> None:
         """Top up: mostly with short runs."""
@@ -110,10 +115,21 @@ class Crowd(Load):
             return
         self.submit_batch(self.kinds[0], min(BATCH, self.outstanding - active))
         self.submit_one()
+        if time.monotonic() >= self._next_long:
+            self._next_long = time.monotonic() + LONG_EVERY_SECONDS
+            self.submit(next(self._long))
 
 
 def _work(system: System) -> list[Kind]:
-    return [python("faults.plain", "crowd", seconds=0.02), *everything(system)]
+    # A body that is not ended in time is seen beside its successor only where it lasts long enough.
+    seconds = system.number("lease_seconds") + 6 * system.number("lease_margin_seconds")
+    return [
+        python("faults.plain", "crowd", seconds=0.02),
+        *everything(system),
+        python("faults.bound", f"{LONG}_body", seconds=seconds),
+        python("faults.own_call", f"{LONG}_call", seconds=seconds),
+        shell(f"{LONG}_shell", system.history, ROOT, seconds=seconds),
+    ]
 
 
 @dataclass

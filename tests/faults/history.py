@@ -121,6 +121,11 @@ def parse(text: str, *, name: str = "") -> Execution | None:
     )  # fmt: skip
 
 
+def pid_of(file_name: str) -> int:
+    """The process that wrote a file, by the name that `Recorder` gave it."""
+    return int(file_name.split(".")[2])
+
+
 def read_folder(folder: Path, runs: Iterable[str] | None = None) -> list[Execution]:
     """All executions in a folder, in the order in which they started; only those of `runs` where it is given."""
     wanted = None if runs is None else set(runs)

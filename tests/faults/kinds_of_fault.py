@@ -20,12 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import psycopg
 
 from tests.faults.harmable import HarmableServers
+from tests.faults.history import pid_of
 from tests.faults.jumping_clock import JumpingClock, library
 from tests.faults.nemeses import beyond_the_lease, stopped
 from tests.faults.rows import Away
@@ -35,6 +36,8 @@ from tests.servers import RabbitMQServer
 from tests.servers.tcp_proxy import TcpProxy
 
 JUMP_SECONDS: Final = 120
+#: How names of kinds begin whose bodies last for some seconds.
+LONG: Final = "long"
 #: After workers could not renew, for as long nothing else keeps them from it.
 REST_SECONDS: Final = 2.0
 #: RabbitMQ's confirm and its delivery; Redis ends every answer so.
@@ -76,21 +79,32 @@ class Scene:
             self.taken -= set(labels)
 
     def role(self, kind: str, among: Callable[[Role], bool] = lambda _role: True) -> Role:
-        """One by chance that is up; of workers, one that is registered. Raises NotNow."""
+        """One by chance that is up; of workers, one with a body under way. Raises NotNow."""
         found = [one for one in self.system.of(kind) if one.running and one.label not in self.taken and among(one)]
         if kind == "worker":
-            live = self._registered()
-            found = [one for one in found if one.pid in live]
+            found = [one for one in found if self.bodies(one)]
         if not found:
             raise NotNow
         return self.rng.choice(found)
 
-    def _registered(self) -> set[int]:
+    def bodies(self, worker: Role) -> set[int]:
+        """Pids of bodies of some seconds that this worker has under way: a fault that meets none shows nothing."""
+        rows = self._asked(
+            "SELECT r.id, r.attempt FROM tasks_app_taskrun r JOIN workers_app_workerincarnation i "
+            "ON i.id = r.incarnation_id WHERE r.status = 'RUNNING' AND i.over_at IS NULL AND i.pid = %s "
+            "AND r.task_name LIKE %s", worker.pid, f"%.{LONG}%",
+        )  # fmt: skip
+        return {pid_of(file.name) for run, attempt in rows for file in self.system.history.glob(f"{run}.{attempt}.*")}
+
+    def waiting(self) -> int:
+        """Runs whose message is at the broker."""
+        return int(self._asked("SELECT count(*) FROM tasks_app_taskrun WHERE status = 'DISPATCHED'")[0][0])
+
+    def _asked(self, sql: str, *params: object) -> list[tuple[Any, ...]]:
         try:
-            rows = self.system.database.ask("SELECT pid FROM workers_app_workerincarnation WHERE over_at IS NULL")
+            return self.system.database.ask(sql, *params)
         except Away:
             raise NotNow from None
-        return {row[0] for row in rows}
 
     def length(self, *shorter: float) -> float:
         """How long something is away: shorter than a lease, or beyond it."""
@@ -121,8 +135,9 @@ def _killed(kind: str, scene: Scene) -> Steps:
 
 
 def _child_killed(scene: Scene) -> Steps:
-    role = scene.role("worker", lambda one: bool(one.children()))
-    children = role.children()
+    role = scene.role("worker")
+    bodies = scene.bodies(role)
+    children = [one for one in role.children() if one.pid in bodies]
     if not children:
         raise NotNow
     child = scene.rng.choice(children)
@@ -202,6 +217,8 @@ def _broker_stopped(scene: Scene) -> Steps:
 
 def _broker_emptied(scene: Scene) -> Steps:
     with scene.alone("broker"):
+        if not scene.waiting():
+            raise NotNow
         scene.servers.empty()
         scene.system.note("emptied", note="all queues")
         yield 0.0

@@ -46,7 +46,7 @@ OTHER_OPERATIONS: Final = ("submit", "success", "shell")
 SMALL_OPERATIONS: Final = ("submit", "success")
 SMALL_NEMESES: Final = ("kill_worker_main", "kill_child", "kill_dispatchers", "kill_ingests", "stop_worker_main")
 #: A little more than what is claimed, so that it does not hang on the last run.
-RANDOM_FULL: Final = Plan(faults=62, runs=4200, minutes=15)
+RANDOM_FULL: Final = Plan(faults=70, runs=4200, minutes=15)
 RANDOM_SMALL: Final = Plan(faults=22, runs=600, minutes=4, each=1)
 SMALL_MUTANTS: Final = ("permit_off", "reaper_off")
 

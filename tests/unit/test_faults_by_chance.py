@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 
 import pytest
 
 from tests.faults.chance import Chance, drawn, table
 from tests.faults.claims import quantile, random_value
+from tests.faults.history import Recorder, pid_of
 from tests.faults.jumping_clock import deviations
 from tests.faults.kinds_of_fault import ALL
 from tests.faults.nemeses import Round
@@ -61,6 +63,12 @@ def test_the_table_names_the_reason_why_a_kind_cannot_be():
     result.impossible["zombie"] = "a file has no connections"
     assert "| zombie | – 1 |" in table([result], quantile)
     assert "1. a file has no connections" in table([result], quantile)
+
+
+def test_a_body_is_found_by_the_name_of_its_file(tmp_path):
+    with Recorder(tmp_path, {"run": "7", "attempt": 2, "token": ""}):
+        [file] = tmp_path.glob("7.2.*")
+    assert pid_of(file.name) == os.getpid()
 
 
 HERE = {"wall": 1_000_000.0, "CLOCK_MONOTONIC": 50.0}
