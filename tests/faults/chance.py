@@ -109,11 +109,11 @@ class Crowd(Load):
         self._next_long = 0.0
 
     def pump(self) -> None:
-        """Top up: mostly with short runs."""
+        """Top up by a whole batch: one for each run that ended would be as many others as short ones."""
         active = self.watch()
-        if active is None or active >= self.outstanding:
+        if active is None or active > self.outstanding - BATCH:
             return
-        self.submit_batch(self.kinds[0], min(BATCH, self.outstanding - active))
+        self.submit_batch(self.kinds[0], BATCH)
         self.submit_one()
         if time.monotonic() >= self._next_long:
             self._next_long = time.monotonic() + LONG_EVERY_SECONDS
