@@ -41,7 +41,8 @@ CLOCKED: Final = ("worker-0", "dispatcher-0", "ingest-0")
 WITH_DOOR: Final = "worker-1"
 TOGETHER_MAX: Final = 3
 BATCH: Final = 40
-#: So that of eight slots about four are taken by long bodies.
+#: Of each of two workers. A quarter of them has a long body; the others go through the short ones.
+SLOTS: Final = 8
 LONG_EVERY_SECONDS: Final = 3.0
 CONDITION_SECONDS: Final = 75.0
 
@@ -227,7 +228,9 @@ def play_by_chance(combination: str, seed: int, plan: Plan, out: Path, say: Call
                     return clocks[label].environment
                 return {}
 
-            system = System(combination, settings=QUICK, mutant=plan.mutant, say=say, servers=servers, vary=vary)
+            system = System(
+                combination, settings=QUICK, mutant=plan.mutant, slots=SLOTS, say=say, servers=servers, vary=vary
+            )
             stack.enter_context(system)
             done = _played(Scene(system, servers, random.Random(seed), clocks, doors), combination, seed, plan, out)
         if not done.round.holds or done.missing:
