@@ -138,6 +138,9 @@ class Node:
         if not self.one_process:
             self.channel.start()
         self.publisher.start()
+        # The lease began with the registration, and the start may have taken most of it: what is begun now must not be
+        # ended by it before the first renewal is due.
+        self._renew_now.set()
         self._thread.start()
         if self.desk is not None:
             self.desk.start()
