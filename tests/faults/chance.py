@@ -122,14 +122,15 @@ class Crowd(Load):
 
 
 def _work(system: System) -> list[Kind]:
-    # A body that is not ended in time is seen beside its successor only where it lasts long enough.
+    # A body that is not ended in time is seen beside its successor only where it lasts long enough, and where the
+    # successor does not wait behind all the short runs.
     seconds = system.number("lease_seconds") + 6 * system.number("lease_margin_seconds")
     return [
         python("faults.plain", "crowd", seconds=0.02),
         *everything(system),
-        python("faults.bound", f"{LONG}_body", seconds=seconds),
-        python("faults.own_call", f"{LONG}_call", seconds=seconds),
-        shell(f"{LONG}_shell", system.history, ROOT, seconds=seconds),
+        python("faults.bound", f"{LONG}_body", seconds=seconds, priority=9),
+        python("faults.own_call", f"{LONG}_call", seconds=seconds, priority=9),
+        shell(f"{LONG}_shell", system.history, ROOT, seconds=seconds, priority=9),
     ]
 
 
