@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import random
+from itertools import cycle
 
 import pytest
 
-from tests.faults.chance import Chance, drawn, table
+from tests.faults.chance import BATCH, Chance, Crowd, drawn, table
 from tests.faults.claims import quantile, random_value
 from tests.faults.history import Recorder, pid_of
 from tests.faults.jumping_clock import deviations
 from tests.faults.kinds_of_fault import ALL
+from tests.faults.load import python
 from tests.faults.nemeses import Round
 from tests.faults.witness import Verdict
 
@@ -52,6 +54,44 @@ def test_a_kind_that_was_done_once_counts_against_the_claim():
     value, detail = random_value([result], full=True)
     assert value == 1
     assert "zombie on postgresql+rabbitmq" in detail
+
+
+def test_the_claim_tells_each_combination_by_itself():
+    detail = random_value([chance(stuck=1)], full=True)[1]
+    assert "postgresql+rabbitmq (seed 1): 21000 runs" in detail
+    assert "violations stuck 1, recovery p50 1.0 s, p99 7.0 s of 2" in detail
+
+
+class Pumped(Crowd):
+    """Writes down what it would submit while so many are under way."""
+
+    active: int | None = 0
+
+    def prepare(self) -> None:
+        self.said: list[str] = []
+        self._turn, self._long, self._next_long = cycle(self.kinds[1:2]), cycle(self.kinds[2:]), 0.0
+
+    def watch(self) -> int | None:
+        return self.active
+
+    def submit(self, kind):
+        self.said.append(kind.name)
+
+    def submit_batch(self, kind, count):
+        self.said += [kind.name] * count
+
+
+def test_most_of_what_is_submitted_is_short_however_few_have_ended():
+    kinds = [python("faults.plain", name) for name in ("short", "other", "long_one")]
+    crowd = Pumped(None, "random", kinds, outstanding=100)
+    crowd.prepare()
+    for crowd.active in (100, 99, 100 - BATCH + 1, None):
+        crowd.pump()
+    assert crowd.said == []
+    crowd.active = 100 - BATCH
+    crowd.pump()
+    crowd.pump()
+    assert (crowd.said.count("short"), crowd.said.count("other"), crowd.said.count("long_one")) == (2 * BATCH, 2, 1)
 
 
 def test_nothing_at_all_is_no_proof():
