@@ -81,9 +81,10 @@ def test_a_worker_stopped_under_load_hands_back_what_it_was_permitted_and_did_no
         small.finished(run_id)
     small.api("POST", f"tasks/{task}/pause")
     ids = trigger(400)
-    small.api("POST", f"tasks/{task}/resume")
-    small.wait_for(lambda: small.api("GET", f"runs/{ids[30]}")["status"] == "COMPLETED", "a part of them")
+    # First: while it ends, a worker would carry out all the others.
     small.stop("ingest-0")
+    small.api("POST", f"tasks/{task}/resume")
+    small.wait_for(lambda: small.api("GET", f"runs/{ids[30]}")["status"] == "RUNNING", "a part of them to begin")
     small.stop("worker-0")
     small.start("ingest-again", "run_ingest")
     small.start("worker-again", "run_worker", "--name", "w-again", "--slots", "2")
