@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from workers_app.execution.look_ahead import AHEAD_MAX, PREFETCH_HELD_SECONDS, SAMPLES_MIN, LookAhead
+from workers_app.execution.look_ahead import (
+    AHEAD_MAX,
+    KNOWN_MAX,
+    PREFETCH_HELD_SECONDS,
+    SAMPLES_MIN,
+    LookAhead,
+    measured_as,
+)
 
 
 def learnt(milliseconds: int, slots: int = 2) -> LookAhead:
@@ -46,3 +53,22 @@ def test_a_mixture_of_functions_does_not_turn_the_prefetch_back_and_forth():
     assert ahead.prefetch == 0
     ahead.took("f", 1, PREFETCH_HELD_SECONDS + 0.2)
     assert ahead.prefetch == AHEAD_MAX
+
+
+def test_commands_and_requests_are_measured_by_their_task():
+    assert measured_as("signalbox.shell", 1) != measured_as("signalbox.shell", 2)
+    assert measured_as("signalbox.http", 1) != measured_as("signalbox.shell", 1)
+    assert measured_as("shop.add", 1) == measured_as("shop.add", 2)
+
+
+def test_what_ended_long_ago_is_forgotten_first_when_there_is_too_much():
+    ahead = learnt(1)
+    for number in range(KNOWN_MAX - 1):
+        ahead.took(f"other {number}", 1, 0.0)
+    assert ahead.of("f") == AHEAD_MAX
+    ahead.took("f", 1, 0.0)
+    ahead.took("one more", 1, 0.0)
+    assert ahead.of("f") == AHEAD_MAX, "it ended lately"
+    for number in range(KNOWN_MAX):
+        ahead.took(f"another {number}", 1, 0.0)
+    assert ahead.of("f") == 0

@@ -51,7 +51,7 @@ from workers_app.control_plane.port import ControlPlane
 from workers_app.execution.asking import answers
 from workers_app.execution.grant import Grant, grant_of
 from workers_app.execution.identity import SharedIdentity
-from workers_app.execution.look_ahead import AHEAD_MAX, AHEAD_SECONDS, LookAhead
+from workers_app.execution.look_ahead import AHEAD_MAX, AHEAD_SECONDS, LookAhead, measured_as
 from workers_app.execution.registry import Registry, boottime_ns
 from workers_app.metrics import PERMITS_REFUSED
 
@@ -82,7 +82,8 @@ class Delivery:
     """One message: the pool's request for it (opaque here), what it says, and what was answered."""
 
     request: Any
-    function: str
+    #: Under which name its duration is measured.
+    measured: str
     ticket: Ticket
     stage: Stage = Stage.WAITING
     nonce: UUID = _NONE
@@ -201,7 +202,7 @@ class PermitDesk:
     def take(self, request: Any, function: str, ticket: Ticket) -> None:
         """A verified delivery."""
         with self._lock:
-            self._waiting.append(Delivery(request, function, ticket))
+            self._waiting.append(Delivery(request, measured_as(function, ticket.task_id), ticket))
             wanted = self._room() > 0
         if wanted:
             self._ring()
@@ -265,7 +266,7 @@ class PermitDesk:
             freed = delivery.stage is Stage.HANDED
             self._move(delivery, Stage.GONE)
             if duration_ms is not None:
-                self._look_ahead.took(delivery.function, duration_ms, time.monotonic())
+                self._look_ahead.took(delivery.measured, duration_ms, time.monotonic())
             wanted = bool(self._waiting) and self._room() > 0
         if freed:
             self._wake_event_loop()
@@ -353,7 +354,7 @@ class PermitDesk:
         long = sum(self._long(one, now) for one in self._held.values())
         chosen = 0
         for one in islice(self._waiting, max(0, self._room())):
-            ahead = self._look_ahead.of(one.function)
+            ahead = self._look_ahead.of(one.measured)
             if count >= self.slots and (long >= self.slots or count >= self.slots + ahead):
                 break
             count, long, chosen = count + 1, long + (not ahead), chosen + 1
@@ -363,7 +364,7 @@ class PermitDesk:
         """Whether it holds, or will hold, a slot for long. A function that is short at most times may be long once."""
         if one.stage is Stage.HANDED and now - one.since > AHEAD_SECONDS:
             return True
-        return one.stage in (Stage.ASKED, Stage.GRANTED, Stage.HANDED) and not self._look_ahead.of(one.function)
+        return one.stage in (Stage.ASKED, Stage.GRANTED, Stage.HANDED) and not self._look_ahead.of(one.measured)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
