@@ -117,6 +117,15 @@ def test_celerys_own_retries_become_the_runs(platform):
     assert platform.now - run.attempts[0].ended_at == timedelta(seconds=60)
 
 
+def test_a_result_may_hold_any_text_and_fails_no_run(platform):
+    script[:] = [lambda: {"body": '{"x": "\\u0000"}', "nul": "a\x00b", "half": "\ud800", "far": "naïve ✓ 列车"}]
+    platform.define("odd", "users.follow_script", max_retries=3)
+    run = platform.finish(platform.trigger("odd"))
+    assert (run.status, run.outcomes, run.error_message) == ("COMPLETED", ["COMPLETED"], "")
+    assert run.result == {"body": '{"x": "\\u0000"}', "nul": "a\ufffdb", "half": "?", "far": "naïve ✓ 列车"}
+    assert not PoisonReport.objects.exists()
+
+
 def test_a_schedule_fires_at_each_nominal_time_while_time_passes(platform):
     began = platform.now
     platform.define("sum", "users.add", kwargs={"a": 1, "b": 1}, every_seconds=600)

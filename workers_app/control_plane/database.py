@@ -175,4 +175,6 @@ def _unreadable(report: dict[str, Any], error: BadReport) -> Finished:
         outcome=Outcome.FAILED,
         error_type="BadReport",
         error_message=str(error)[:1000],
+        # There is a report because the body ran, and it may have done all of its work.
+        retryable=False,
     )

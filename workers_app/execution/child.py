@@ -384,7 +384,7 @@ def _ignored(reason: str) -> Any:
 
 
 def _result_text(result: Any) -> str | None:
-    """A result as JSON text that the database can hold; what is not JSON is kept as its text."""
+    """A result as JSON text; what is not JSON is kept as its text. What a database cannot hold its reader replaces."""
     if result is None:
         return None
     try:
@@ -396,7 +396,7 @@ def _result_text(result: Any) -> str | None:
             text = _RESULTS.encode(json.loads(dumps(result)))
         except Exception:  # noqa: BLE001  (whatever an odd object's encoding raises)
             text = json.dumps({"text": repr(result)[:10_000]}, ensure_ascii=False)
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\\u0000", "\ufffd")
+    text = text.encode("utf-8", "replace").decode("utf-8")
     size = len(text.encode())
     if size > tasks_conf().result_bytes_max:
         return json.dumps({"truncated": True, "bytes": size})
