@@ -11,3 +11,4 @@ REPORTS_FAILED = Counter("signalbox_report_batches_failed", "Report batches that
 HANDED_IN = Counter("signalbox_outcomes_handed_in", "Outcomes given to the control plane directly.")
 BODIES_ENDED = Counter("signalbox_bodies_ended", "Bodies that the platform stopped, by reason.", ["reason"])
 CHILDREN_LOST = Counter("signalbox_children_lost", "Pool children that died with an attempt.")
+FRAMES_FAILED = Counter("signalbox_child_frames_failed", "Messages of pool children that could not be taken.")

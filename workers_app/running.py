@@ -83,7 +83,8 @@ def run_worker(
         task_events=settings.task_events,
         quiet=True,
     )
-    serve({"lease": lambda: WorkerProcess.current().check_lease()}, WorkerProcess.current().node.beat)
+    process = WorkerProcess.current()
+    serve({"lease": process.check_lease, "outcomes": process.node.check_outcomes}, process.node.beat)
     worker.start()
     if WorkerProcess.current().pool.one_process:
         # After a cold shutdown Celery does not say that it ends; bodies in threads may still be there.

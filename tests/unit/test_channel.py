@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from workers_app.execution.channel import FINISH, TELEMETRY, ChildEnd, Frame, MainEnd
+from workers_app.execution.channel import FINISH, HELLO, TELEMETRY, ChildEnd, Frame, MainEnd
+from workers_app.metrics import FRAMES_FAILED
 
 
 @pytest.fixture
@@ -70,6 +71,50 @@ def test_half_a_frame_of_a_dead_child_is_not_taken_for_one(channel):
     child._socket.close()
     wait_for(lambda: gone)
     assert frames == []
+
+
+def test_a_frame_that_cannot_be_taken_stops_neither_the_next_one_nor_the_thread():
+    taken: list[bytes] = []
+    gone: list[int] = []
+
+    def take(frame: Frame) -> None:
+        if frame.payload == b"bad":
+            raise KeyError("nonce")
+        taken.append(frame.payload)
+
+    def lose(pid: int) -> None:
+        gone.append(pid)
+        raise OSError("the table is gone")
+
+    end = MainEnd(take, lose)
+    end.start()
+    failed = FRAMES_FAILED._value.get()
+    with contextlib.closing(end):
+        with contextlib.closing(ChildEnd(end.path)) as child:
+            child.send(HELLO, bytes(16), b"no number")
+            for payload in (b"one", b"bad", b"two"):
+                child.send(FINISH, bytes(16), payload)
+            wait_for(lambda: taken == [b"one", b"two"])
+        wait_for(lambda: gone)
+        with contextlib.closing(ChildEnd(end.path)) as child:
+            child.send(FINISH, bytes(16), b"three")
+            wait_for(lambda: taken == [b"one", b"two", b"three"])
+        assert end.reading
+        assert FRAMES_FAILED._value.get() == failed + 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whether_anybody_reads_can_be_asked():
+    def end_the_thread(_frame: Frame) -> None:
+        raise SystemExit
+
+    end = MainEnd(end_the_thread, lambda _pid: None)
+    assert not end.reading
+    end.start()
+    assert end.reading
+    with contextlib.closing(end), contextlib.closing(ChildEnd(end.path)) as child:
+        child.send(FINISH, bytes(16), b"")
+        wait_for(lambda: not end.reading)
 
 
 def test_the_socket_is_private_and_removed(channel):

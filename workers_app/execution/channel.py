@@ -3,10 +3,14 @@
 A stream socket in a private folder; each child connects once. Frames are length-prefixed: 4 bytes of size, 1 byte of
 kind, 16 bytes of nonce, then JSON text that the main process passes on as it is. The kernel keeps what a
 child wrote when it dies, and the end of the stream then tells that it is gone.
+
+Nobody else reads for the one thread that does: without it, children would wait for ever with their outcomes. So
+whatever a frame does to who takes it, the next one is read.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
@@ -18,6 +22,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from workers_app.metrics import FRAMES_FAILED
+
+logger = logging.getLogger(__name__)
 
 _HEAD: Final = struct.Struct("!IB16s")
 HELLO: Final = 1
@@ -87,6 +95,11 @@ class MainEnd:
         """Begin to read. Call after the pool has forked, or before: children inherit nothing that they use."""
         self._thread.start()
 
+    @property
+    def reading(self) -> bool:
+        """Whether the thread is there that reads."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop reading and remove the socket; what children wrote before was read. Twice is once."""
         if os.getpid() != self._owner or self._closed.is_set():
@@ -115,10 +128,13 @@ class MainEnd:
         """Read once from every stream that has something; False when none had within so many seconds."""
         ready = self._selector.select(timeout=seconds)
         for key, _ in ready:
-            if key.data is None:
-                self._accept()
-            else:
-                self._receive(key.data)
+            try:
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._receive(key.data)
+            except Exception:
+                logger.exception("a pool process's stream failed")
         return bool(ready)
 
     def _accept(self) -> None:
@@ -150,9 +166,16 @@ class MainEnd:
                 break
             payload = bytes(stream.buffer[start + _HEAD.size : end])
             start = end
-            if kind == HELLO:
-                stream.pid = int(payload)
-            else:
-                self._on_frame(Frame(kind, nonce, payload))
+            self._take(stream, Frame(kind, nonce, payload))
         if start:
             del stream.buffer[:start]
+
+    def _take(self, stream: _Stream, frame: Frame) -> None:
+        try:
+            if frame.kind == HELLO:
+                stream.pid = int(frame.payload)
+            else:
+                self._on_frame(frame)
+        except Exception:
+            FRAMES_FAILED.inc()
+            logger.exception("a pool process's message could not be taken", extra={"kind": frame.kind})

@@ -244,6 +244,11 @@ class Node:
             self.registry.free_nonce(frame.nonce)
             self._off_the_desk(held.nonce, report["duration_ms"])
 
+    def check_outcomes(self) -> None:
+        """Raise RuntimeError when nobody reads what pool processes say, so that they wait with their outcomes."""
+        if not self.one_process and not self.channel.reading:
+            raise RuntimeError("the outcomes of pool processes are not read")
+
     def _off_the_desk(self, nonce: UUID | None, duration_ms: int | None = None) -> None:
         if self.desk is not None and nonce is not None:
             self.desk.forget(nonce, duration_ms)

@@ -1,0 +1,70 @@
+"""A worker's main process without a worker: who is told when children come, speak and go."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from tasks_app.clock import clock
+from workers_app.conf import WorkerSettings
+from workers_app.control_plane.database import DatabaseControlPlane
+from workers_app.control_plane.port import Hello
+from workers_app.execution.node import Node
+
+
+class NoGuardian:
+    def __init__(self, _registry: Any) -> None: ...
+
+    def alive(self) -> bool:
+        return True
+
+    def stop(self) -> None: ...
+
+
+def a_node(pool: str = "prefork") -> Node:
+    hello = Hello(
+        worker_id="w", task_types=[], functions=[], labels={}, slots=1, pool=pool, host="", pid=os.getpid(),
+        code_version="",
+    )  # fmt: skip
+    settings = WorkerSettings(permits="each")
+    return Node(
+        Celery("node", set_as_current=False), hello, settings, DatabaseControlPlane(clock, 60.0), guard=NoGuardian
+    )
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = a_node()
+    with contextlib.closing(made.channel):
+        yield made
+    os.close(made.registry.fd)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_worker_is_not_ready_while_nobody_reads_its_outcomes(node):
+    with pytest.raises(RuntimeError, match="not read"):
+        node.check_outcomes()
+    node.channel.start()
+    node.check_outcomes()
+    node.channel.close()
+    with pytest.raises(RuntimeError, match="not read"):
+        node.check_outcomes()
+
+
+def test_a_worker_whose_bodies_run_in_its_own_process_reads_nothing():
+    node = a_node("threads")
+    with contextlib.closing(node.channel):
+        node.check_outcomes()
+    os.close(node.registry.fd)
