@@ -24,8 +24,8 @@ CHUNK_BYTES_MAX: Final = 16 * 1024
 FLUSH_SECONDS: Final = 0.2
 
 
-class JobCancelled(Exception):
-    """Raised in a body that asked whether it should go on, and should not. `stop_reason` says why."""
+class BodyStopped(Exception):
+    """A body ended because it was asked to: that is how its attempt counts. `stop_reason` says why."""
 
     def __init__(self, reason: str) -> None:
         """reason: cancel, timeout, lease or drain."""
@@ -35,6 +35,10 @@ class JobCancelled(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Exceptions travel from the pool process to the worker's main process."""
         return type(self), (self.stop_reason,)
+
+
+class JobCancelled(BodyStopped):
+    """Raised in a body that asked whether it should go on, and should not."""
 
 
 class Job:

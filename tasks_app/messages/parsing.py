@@ -171,10 +171,10 @@ def _seconds(report: Mapping[str, Any], key: str) -> float | None:
     value = report.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
         raise BadReport(f"{key}: {_shown(value)}")
-    # A year is as good as any larger number, and cannot overflow an instant.
-    return min(max(0.0, float(value)), 366 * 86400.0)
+    # A year is as good as any larger number, and cannot overflow an instant. Whole numbers need not fit a float.
+    return float(min(max(0, value), 366 * 86400))
 
 
 def _instant(report: Mapping[str, Any], key: str) -> datetime | None:

@@ -101,6 +101,7 @@ def test_texts_are_cut_with_a_mark_and_hold_no_nul():
 
 def test_a_long_wait_before_a_retry_cannot_overflow_a_date():
     assert parsed(retry_after=1e18).retry_after_seconds == 366 * 86400
+    assert parsed(retry_after=10**400).retry_after_seconds == 366 * 86400
     assert parsed(retry_after=-5).retry_after_seconds == 0
 
 

@@ -2,10 +2,14 @@
 
 The receivers run in the pool child, inside the tracing function, and put the end into a box of the thread; `child`
 takes it out. `Reject` and `Ignore` have no signal in the child: they come from the tracing function's answer.
+
+Any exception may say by `retryable` and `retry_after_seconds` whether and when to try again (docs/embedding.md); what
+is of another type was meant for somebody else.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 from dataclasses import dataclass
@@ -13,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tasks_app.states import Outcome
+from workers_app.execution.interruption import Interruption
+from workers_app.job import BodyStopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +61,16 @@ def taken() -> BodyEnd | None:
 
 def failed(exception: BaseException, text: str) -> None:
     """`task_failure`; text is the traceback."""
-    # A body that ended because it was asked to: an exception with `stop_reason` says why.
-    stopped = STOPPED.get(getattr(exception, "stop_reason", ""))
+    # The platform's own exceptions alone: anybody's may have an attribute of that name.
+    ours = isinstance(exception, BodyStopped | Interruption)
+    stopped = STOPPED.get(str(getattr(exception, "stop_reason", ""))) if ours else None
+    retryable = getattr(exception, "retryable", True)
     _box.end = BodyEnd(
         stopped[0] if stopped else Outcome.FAILED,
         error_type=type(exception).__name__,
         error_message=described(exception, text),
-        retry_after_seconds=getattr(exception, "retry_after_seconds", None),
-        retryable=bool(getattr(exception, "retryable", True)),
+        retry_after_seconds=_number(getattr(exception, "retry_after_seconds", None)),
+        retryable=retryable if isinstance(retryable, bool) else True,
     )
 
 
@@ -93,4 +101,11 @@ def _seconds(when: Any) -> float | None:
     if isinstance(when, datetime):
         moment = when if when.tzinfo else when.replace(tzinfo=UTC)
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    return float(when) if isinstance(when, int | float) else None
+    return _number(when)
+
+
+def _number(value: Any) -> float | None:
+    """As finite seconds; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)

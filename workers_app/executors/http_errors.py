@@ -6,6 +6,8 @@ pickled on their way to the worker's main process, so whatever is not in `args` 
 
 from __future__ import annotations
 
+from workers_app.job import BodyStopped
+
 
 class HttpFailed(Exception):
     """The run fails. retry_after_seconds: what the server asked for."""
@@ -57,13 +59,8 @@ class HttpStatusUnexpected(HttpFailed):
         self.status, self.retryable, self.retry_after_seconds = status, retryable, retry_after_seconds
 
 
-class HttpStopped(Exception):
+class HttpStopped(BodyStopped):
     """The request was ended by us; `stop_reason` says why."""
-
-    def __init__(self, reason: str) -> None:
-        """reason: cancel, timeout, lease or drain."""
-        self.stop_reason = reason
-        super().__init__(reason)
 
     def __str__(self) -> str:
         """One line."""

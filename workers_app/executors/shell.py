@@ -26,6 +26,7 @@ from workers_app.executors.limits import ShellLimits
 from workers_app.executors.output import Output
 from workers_app.executors.ports import Job
 from workers_app.executors.shell_supervisor import Command
+from workers_app.job import BodyStopped
 
 #: How often it looks whether a stop was asked for.
 POLL_SECONDS: Final = 0.1
@@ -86,17 +87,12 @@ class ShellNotStarted(ShellFailed):
         return type(self), (self.tail,)
 
 
-class ShellStopped(Exception):
+class ShellStopped(BodyStopped):
     """The command was ended by us; `stop_reason` says why."""
 
-    def __init__(self, reason: str) -> None:
-        """reason: cancel, timeout, lease or drain."""
-        self.stop_reason = reason
-        super().__init__(f"stopped: {reason}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """As above."""
-        return type(self), (self.stop_reason,)
+    def __str__(self) -> str:
+        """One line."""
+        return f"stopped: {self.stop_reason}"
 
 
 class SupervisorLost(Exception):
