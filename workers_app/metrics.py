@@ -12,3 +12,6 @@ HANDED_IN = Counter("signalbox_outcomes_handed_in", "Outcomes given to the contr
 BODIES_ENDED = Counter("signalbox_bodies_ended", "Bodies that the platform stopped, by reason.", ["reason"])
 CHILDREN_LOST = Counter("signalbox_children_lost", "Pool children that died with an attempt.")
 FRAMES_FAILED = Counter("signalbox_child_frames_failed", "Messages of pool children that could not be taken.")
+TELEMETRY_DROPPED = Counter(
+    "signalbox_telemetry_dropped", "Logs and progress that found no room while the broker was away."
+)

@@ -4,6 +4,7 @@ import uuid
 from tasks_app.lifecycle.recede import Held
 from workers_app.execution import outbox as module
 from workers_app.execution.outbox import Outbox
+from workers_app.metrics import TELEMETRY_DROPPED
 
 
 def held(n: int) -> Held:
@@ -54,14 +55,26 @@ def test_a_batch_is_cut_by_size():
     assert len(box.batch(10, 250)[1]) == 3
 
 
-def test_logs_are_dropped_before_memory_runs_out_and_outcomes_never(monkeypatch):
+def test_logs_are_dropped_before_memory_runs_out_and_outcomes_never(monkeypatch, caplog):
     monkeypatch.setattr(module, "TELEMETRY_BYTES_MAX", 1000)
     box = Outbox()
+    before = TELEMETRY_DROPPED._value.get()
     box.put_outcome(held(1), b"one")
     for _ in range(20):
         box.put_telemetry(b"x" * 100)
-    assert box.dropped == 10
+    assert TELEMETRY_DROPPED._value.get() == before + 10
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert b"one" in box.batch(100, 10**6)[1]
+
+
+def test_each_time_that_logs_are_dropped_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(module, "TELEMETRY_BYTES_MAX", 100)
+    box = Outbox()
+    for told in (1, 2):
+        for _ in range(3):
+            box.put_telemetry(b"x" * 100)
+        assert len(caplog.records) == told
+        box.batch(100, 10**6)
 
 
 def test_only_old_outcomes_are_late():

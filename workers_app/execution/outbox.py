@@ -7,6 +7,7 @@ long, the oldest are dropped and counted, never an outcome.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,9 @@ from typing import Final
 from uuid import UUID
 
 from tasks_app.lifecycle.recede import Held
+from workers_app.metrics import TELEMETRY_DROPPED
+
+logger = logging.getLogger(__name__)
 
 TELEMETRY_BYTES_MAX: Final = 32 * 1024 * 1024
 
@@ -39,7 +43,7 @@ class Outbox:
         self._to_publish: deque[UUID] = deque()
         self._telemetry: deque[bytes] = deque()
         self._telemetry_bytes = 0
-        self.dropped = 0
+        self._dropping = False
         self.filled = threading.Event()
 
     def put_outcome(self, held: Held, payload: bytes) -> bool:
@@ -53,14 +57,21 @@ class Outbox:
         return True
 
     def put_telemetry(self, payload: bytes) -> None:
-        """Add a log chunk, progress or hand-back report."""
+        """Add a log chunk, progress or hand-back report; the oldest make room for it."""
+        dropped = 0
         with self._lock:
             self._telemetry.append(payload)
             self._telemetry_bytes += len(payload)
             while self._telemetry_bytes > TELEMETRY_BYTES_MAX:
                 self._telemetry_bytes -= len(self._telemetry.popleft())
-                self.dropped += 1
+                dropped += 1
+            first = bool(dropped) and not self._dropping
+            self._dropping = self._dropping or first
         self.filled.set()
+        if dropped:
+            TELEMETRY_DROPPED.inc(dropped)
+        if first:
+            logger.warning("logs are dropped until the broker takes reports", extra={"bytes": TELEMETRY_BYTES_MAX})
 
     def batch(self, count_max: int, bytes_max: int) -> tuple[list[UUID], list[bytes]]:
         """Next reports to publish: nonces of the outcomes among them, and all payloads.
@@ -85,6 +96,8 @@ class Outbox:
                 nonces.append(nonce)
                 payloads.append(waiting.payload)
                 size += len(waiting.payload)
+            if not self._telemetry:
+                self._dropping = False
             if not self._telemetry and not self._to_publish:
                 self.filled.clear()
         return nonces, payloads
