@@ -314,9 +314,7 @@ class _Worker:
             identity=self.node.identity, control_plane=self._control_plane, clock=clock, ring=self.node.ring,
             after_body=_keep_connection,
         )  # fmt: skip
-        for name in ("task_failure", "task_retry"):
-            receiver = getattr(celery_signals, name)
-            getattr(signals, name).connect(receiver, weak=False, dispatch_uid=f"signalbox.{name}")
+        self._connected = [name for name in ("task_failure", "task_retry") if _connect(name)]
 
     def close(self) -> None:
         """Take the permit from before the bodies, and give descriptors back. What it did stays in the database."""
@@ -325,6 +323,8 @@ class _Worker:
             for attribute in _ATTACHED:
                 kept.pop(attribute, None)
             kept.update(before)
+        for name in self._connected:
+            getattr(signals, name).disconnect(dispatch_uid=f"signalbox.{name}")
         detach()
         self.node.channel.close()
         os.close(self.node.registry.fd)
@@ -392,6 +392,14 @@ class _Worker:
     @staticmethod
     def _task_types_of_all() -> list[str]:
         return list(Task.objects.live().order_by().values_list("task_type", flat=True).distinct())
+
+
+def _connect(name: str) -> bool:
+    """Connect a signal as `wiring` does. False where that was done before, by the app that is tested."""
+    signal, uid = getattr(signals, name), f"signalbox.{name}"
+    before = signal.disconnect(dispatch_uid=uid)
+    signal.connect(getattr(celery_signals, name), weak=False, dispatch_uid=uid)
+    return not before
 
 
 def _keep_connection() -> None:

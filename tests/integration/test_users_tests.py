@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from celery import current_app, shared_task
+from celery import current_app, shared_task, signals
 from django.db import transaction
 
 from dispatch import services as dispatch_services
@@ -19,6 +19,8 @@ from tasks_app.clock import clock
 from tasks_app.definitions import TaskDefinition
 from tasks_app.errors import InvalidTask
 from tasks_app.models import PoisonReport, ScheduleFire
+from workers_app import celery_signals, wiring
+from workers_app.celery_app import celery_app
 from workers_app.job import current_job
 from workers_app.models import Worker
 
@@ -333,6 +335,24 @@ def test_nothing_of_it_stays_behind(db):
     assert set(os.listdir("/proc/self/fd")) <= open_before
     assert add(1, 2) == 3
     assert not PoisonReport.objects.exists()
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected before", "connected by nobody"])
+def test_celerys_signals_stay_connected_as_they_were(db, connected):
+    used = (signals.task_failure, "task_failure"), (signals.task_retry, "task_retry")
+    try:
+        for signal, name in used:
+            signal.disconnect(dispatch_uid=f"signalbox.{name}")
+            if connected:
+                signal.connect(getattr(celery_signals, name), weak=False, dispatch_uid=f"signalbox.{name}")
+        before = [list(signal.receivers) for signal, _ in used]
+        with Platform() as platform:
+            script[:] = [failing("by the signal")]
+            platform.define("odd", "users.follow_script", max_retries=0)
+            assert "Traceback" in platform.finish(platform.trigger("odd")).error_message
+        assert [list(signal.receivers) for signal, _ in used] == before
+    finally:
+        wiring.connect(celery_app())
 
 
 @pytest.mark.django_db(transaction=True)
