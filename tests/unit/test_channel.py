@@ -64,6 +64,20 @@ def test_what_a_child_wrote_before_it_was_killed_arrives_before_the_news_of_its_
     assert [frame.payload for frame in frames] == [b"last"]
 
 
+def test_a_stream_that_ends_late_says_nothing_about_a_new_child_of_the_same_number(channel):
+    end, frames, gone = channel
+    old, new = ChildEnd(end.path), ChildEnd(end.path)
+    with contextlib.closing(new):
+        new.send(FINISH, bytes(16), b"here")
+        wait_for(lambda: frames)
+        old.close()
+        wait_for(lambda: len(end._selector.get_map()) == 2)
+        new.send(FINISH, bytes(16), b"still here")
+        wait_for(lambda: len(frames) == 2)
+        assert gone == []
+    wait_for(lambda: gone == [os.getpid()])
+
+
 def test_half_a_frame_of_a_dead_child_is_not_taken_for_one(channel):
     end, frames, gone = channel
     child = ChildEnd(end.path)

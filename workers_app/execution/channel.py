@@ -87,6 +87,8 @@ class MainEnd:
         self._listening.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listening, selectors.EVENT_READ, None)
+        #: By pid. A process that a child left behind may hold its stream until another child has the number.
+        self._newest: dict[int, _Stream] = {}
         self._owner = os.getpid()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._read, name="signalbox-collect", daemon=True)
@@ -155,7 +157,9 @@ class MainEnd:
         if not data:
             self._selector.unregister(stream.socket)
             stream.socket.close()
-            self._on_gone(stream.pid)
+            if self._newest.get(stream.pid) is stream:
+                del self._newest[stream.pid]
+                self._on_gone(stream.pid)
             return
         stream.buffer += data
         start = 0
@@ -174,6 +178,7 @@ class MainEnd:
         try:
             if frame.kind == HELLO:
                 stream.pid = int(frame.payload)
+                self._newest[stream.pid] = stream
             else:
                 self._on_frame(frame)
         except Exception:

@@ -87,6 +87,7 @@ class Node:
     beat: LoopBeat = field(default_factory=LoopBeat)
     _unknown: set[UUID] = field(default_factory=set)
     _given_up: dict[UUID, HandBack] = field(default_factory=dict)
+    #: Children whose stream has ended and whose seat is not known to be free.
     _gone: set[int] = field(default_factory=set)
     #: (record, generation) of dead children's attempts -> how many looks ago they were first seen dead.
     _dead_looks: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -266,6 +267,9 @@ class Node:
         a process behind keeps the socket open; what the child itself wrote was read long before so many looks.
         """
         with self._gone_lock:
+            # Before the dead are read: whoever is gone and has no seat by now is among them, and done with then. The
+            # system gives numbers of processes again, and a new child's words must not be cut off by an old one's end.
+            seated = set(self.registry.seats_taken().values()) if self._gone else set()
             looks: dict[tuple[int, int], int] = {}
             for view in self.registry.dead_seats():
                 key = (view.index, view.generation)
@@ -273,6 +277,7 @@ class Node:
                 if view.pid in self._gone or looks[key] > DEAD_LOOKS:
                     self.bury(view)
             self._dead_looks = looks
+            self._gone &= seated
 
     def bury(self, view: RecordView) -> None:
         """Conclude an attempt whose child cannot speak for it any more."""
