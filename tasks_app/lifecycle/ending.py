@@ -58,14 +58,6 @@ def write_events(rows: Sequence[tuple[int, datetime, str, int, dict[str, Any]]])
     insert_rows(RunEvent, _EVENT_COLUMNS, [(*row[:4], canonical_json(row[4])) for row in rows])
 
 
-def clean_text(text: str, bytes_max: int) -> str:
-    """Text as the database can hold it: no NUL, valid UTF-8, cut to a size with a mark that says so."""
-    data = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
-    if len(data) <= bytes_max:
-        return data.decode("utf-8")
-    return data[:bytes_max].decode("utf-8", "ignore") + f" [cut: {bytes_max} of {len(data)} bytes]"
-
-
 def _next(run: LockedRun, facts: Finished) -> Next:
     end = AttemptEnd(
         outcome=facts.outcome,

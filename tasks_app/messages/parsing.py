@@ -116,7 +116,7 @@ def _result(text: object, bytes_max: int) -> str | None:
         raise BadReport(f"result: not JSON: {error}") from error
     if "\\u0000" in text or "\\ud" in text or "\\uD" in text or not text.isascii():
         # PostgreSQL's jsonb holds neither NUL nor half a surrogate pair.
-        return json.dumps(_storable_json(value), separators=(",", ":"))
+        return json.dumps(_storable_json(value), separators=(",", ":"), ensure_ascii=False)
     return text
 
 

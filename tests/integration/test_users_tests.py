@@ -14,7 +14,7 @@ from django.db import transaction
 
 from dispatch import services as dispatch_services
 from dispatch.testing import DELIVERIES_MAX, Platform
-from tasks_app import services
+from tasks_app import results, services
 from tasks_app.clock import clock
 from tasks_app.definitions import TaskDefinition
 from tasks_app.errors import InvalidTask
@@ -125,6 +125,7 @@ def test_a_result_may_hold_any_text_and_fails_no_run(platform):
     run = platform.finish(platform.trigger("odd"))
     assert (run.status, run.outcomes, run.error_message) == ("COMPLETED", ["COMPLETED"], "")
     assert run.result == {"body": '{"x": "\\u0000"}', "nul": "a\ufffdb", "half": "?", "far": "naïve ✓ 列车"}
+    assert "naïve ✓ 列车" in results.whole(run.id)
     assert not PoisonReport.objects.exists()
 
 

@@ -90,6 +90,11 @@ def test_what_a_jsonb_column_cannot_hold_is_replaced():
     assert json.loads(parsed(result=json.dumps("naïve ✓")).result_json) == "naïve ✓"
 
 
+def test_a_result_is_kept_as_long_as_it_was_sent():
+    text = '{"列车":"naïve ✓ 🚂"}'
+    assert parsed(result=text).result_json == text
+
+
 def test_texts_are_cut_with_a_mark_and_hold_no_nul():
     facts = parsed(error_message="x" * 500, error_type="T" * 500)
     assert facts.error_message == "x" * 100 + " [cut: 100 of 500 bytes]"
