@@ -39,6 +39,7 @@ class Config:
     debug: bool = False
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     https: bool = False
+    gateways: int = 0
     log_format: str = "human"
     log_level: str = "INFO"
     health_host: str = "127.0.0.1"
@@ -55,6 +56,8 @@ class Config:
             raise ConfigurationError('SIGNALBOX_LOG_FORMAT must be "human" or "json"')
         if not 0 <= self.health_port <= 65535:
             raise ConfigurationError("SIGNALBOX_HEALTH_PORT must be 0 to 65535")
+        if self.gateways < 0:
+            raise ConfigurationError("SIGNALBOX_GATEWAYS must be 0 or more: how many stand before the web process")
 
 
 def load(environment: Mapping[str, str]) -> Config:

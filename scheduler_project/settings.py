@@ -150,6 +150,8 @@ REST_FRAMEWORK = {
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "scheduler_project.api.schema.Schema",
     "EXCEPTION_HANDLER": "scheduler_project.api.errors.problem_response",
+    # Whose attempts to sign in are counted together. Unset, it would be whatever X-Forwarded-For a client makes up.
+    "NUM_PROXIES": CONFIG.gateways,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 SIMPLE_JWT = {

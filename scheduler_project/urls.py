@@ -10,7 +10,7 @@ from drf_spectacular.views import SpectacularAPIView
 from rest_framework.permissions import AllowAny
 
 from scheduler_project import health
-from scheduler_project.access.views import login_once
+from scheduler_project.access.views import admin_login, login_once
 from scheduler_project.api import errors
 
 admin.autodiscover()
@@ -22,6 +22,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("metrics", health.metrics),
     path("login/once/<str:token>/", login_once, name="login-once"),
     path("console/", include("scheduler_project.console.pages.urls")),
+    path("admin/login/", admin_login),
     path("admin/", admin.site.urls),
     path(
         "api/v1/openapi.yaml",

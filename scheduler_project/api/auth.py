@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unicodedata import normalize
 
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import update_last_login
@@ -40,7 +41,9 @@ class SignInThrottle(SimpleRateThrottle):
     def get_cache_key(self, request: Request, _view: Any) -> str | None:
         """One counter an address and user name."""
         data = request.data
-        name = str(data.get("username", ""))[:150] if isinstance(data, dict) else ""
+        name = str(data.get("username", "")) if isinstance(data, dict) else ""
+        # As the console's form reads it: spaces around a name and its other spellings are no other names.
+        name = normalize("NFKC", name.strip()[:150])
         return f"signalbox:sign_in:{self.get_ident(request)}:{digest(name)}"
 
 

@@ -294,3 +294,33 @@ def test_the_state_of_a_silent_worker_is_suspect(client):
     a_worker()
     Worker.objects.update(last_heartbeat=clock.now() - timedelta(minutes=5))
     assert "SUSPECT" in client.get(url(Worker, "changelist")).content.decode()
+
+
+# --- the way in
+
+
+def test_passwords_are_asked_for_by_the_console_alone():
+    wanted = reverse("admin:tasks_app_task_changelist")
+    asked = Client().get(wanted, follow=True)
+    assert asked.redirect_chain[-1][0] == f"/console/login/?next={wanted}"
+    someone = user("root", superuser=True)
+    someone.is_staff = True
+    someone.save()
+    right = {"username": "root", "password": "correct horse battery"}
+    client = Client()
+    assert client.post("/admin/login/", right).headers["Location"] == "/console/login/?next=/admin/"
+    assert client.get("/admin/").status_code == 302
+    entered = client.post("/console/login/", right | {"next": wanted}, follow=True)
+    assert (entered.status_code, entered.redirect_chain) == (200, [(wanted, 302)])
+
+
+def test_the_way_in_does_not_go_on_to_another_site(client):
+    for elsewhere in ("https://elsewhere.example/", "//elsewhere.example/", "javascript:alert(1)"):
+        assert Client().get("/admin/login/", {"next": elsewhere}).headers["Location"] == "/console/login/?next=/admin/"
+        assert client.get("/admin/login/", {"next": elsewhere}).headers["Location"] == "/admin/"
+
+
+def test_who_is_signed_in_and_may_not_look_is_told_so_and_not_sent_around():
+    client = Client()
+    client.force_login(user("ada"))
+    assert client.get("/admin/", follow=True).status_code == 403

@@ -8,6 +8,7 @@ import pytest
 from django.core.cache import cache
 from django.db import OperationalError
 from django.test import Client
+from rest_framework.settings import api_settings
 
 from scheduler_project.access import links, tokens
 from scheduler_project.access.errors import LinkInvalid
@@ -66,6 +67,23 @@ def test_guessing_passwords_is_slowed_down(ada):
     answers = {sign_in(Api(), "wrong").status_code for _ in range(25)}
     assert answers == {401, 429}
     assert int(sign_in(Api()).headers["Retry-After"]) > 0
+
+
+def guesses(**headers):
+    """What 25 wrong passwords are answered, each sent with headers made by its number."""
+    made = [{name: each.format(n) for name, each in headers.items()} for n in range(25)]
+    body = {"username": "ada", "password": "wrong"}
+    return [Api()("POST", "auth/login", body, **some).status_code for some in made]
+
+
+def test_who_guesses_is_nobody_else_for_saying_so(ada):
+    assert guesses(X_Forwarded_For="192.0.2.{0}") == [401] * 20 + [429] * 5
+
+
+def test_behind_a_gateway_each_client_has_its_own_bound_and_what_it_says_itself_does_not_count(ada, monkeypatch):
+    monkeypatch.setattr(api_settings, "NUM_PROXIES", 1)
+    assert guesses(X_Forwarded_For="192.0.2.{0}, 198.51.100.7")[20:] == [429] * 5
+    assert guesses(X_Forwarded_For="192.0.2.{0}, 198.51.100.8")[:20] == [401] * 20
 
 
 def test_a_refresh_token_works_once_and_a_second_use_ends_the_log_in(ada):

@@ -180,6 +180,23 @@ def test_passwords_are_not_guessed_here():
     cache.clear()
 
 
+def test_who_guesses_is_nobody_else_for_another_header_or_another_spelling_of_the_name():
+    from django.core.cache import cache
+
+    cache.clear()
+    names = ["mallory", " mallory", "mallory" + " " * 200, "\uff4dallory"]
+    answers = [
+        Client().post(
+            "/console/login/",
+            {"username": names[n % 4], "password": str(n)},
+            headers={"X-Forwarded-For": f"192.0.2.{n}"},
+        )
+        for n in range(21)
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 20 + [429]
+    cache.clear()
+
+
 # --- every page
 
 

@@ -46,6 +46,7 @@ def test_values_come_in_their_types():
         ("SIGNALBOX_HEALTH_PORT", "http", "SIGNALBOX_HEALTH_PORT"),
         ("SIGNALBOX_HEALTH_PORT", "70000", "0 to 65535"),
         ("SIGNALBOX_LOG_FORMAT", "xml", "human"),
+        ("SIGNALBOX_GATEWAYS", "-1", "0 or more"),
     ],
 )
 def test_what_cannot_be_meant_stops_the_start(variable, value, message):
