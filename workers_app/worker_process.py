@@ -156,7 +156,7 @@ class WorkerProcess:
 
         forget_inherited_connections()
         planner.read_as_planned()
-        self.app.conf.broker_transport_options = CONFIRMED
+        self.app.conf.broker_transport_options = {**(self.app.conf.broker_transport_options or {}), **CONFIRMED}
         settings = tasks_conf()
         # What a body was permitted it may begin while the database is away, also as the first one of its process.
         child_clock = DatabaseClock(host_until_read=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.processes import until
 from tests.servers import leash
@@ -139,6 +140,26 @@ def test_its_tasks_run_through_the_platform_as_they_are(shop: Shop):
     assert shop.standalone(*command) == 0, shop.logs()
     assert shop.rows("SELECT receipt FROM orders_order") == [("Dearest Ada, thank you.",)]
     assert '"well": true' in shop.manage("doctor", "--json", SHOP_FACES="1")
+
+
+def test_what_its_bodies_publish_goes_where_its_own_workers_look(shop: Shop):
+    urgent = "CELERY_BROKER_TRANSPORT_OPTIONS = {'priority_steps': [0, 3, 6, 9], 'sep': ':'}"
+    (shop.folder / "urgent_settings.py").write_text(f"from shop.settings import *\n{urgent}\n")
+    shop.environment |= {"PYTHONPATH": f"{ROOT}:{shop.folder}", "DJANGO_SETTINGS_MODULE": "urgent_settings"}
+    shop.manage("migrate", "-v0")
+    submit = (
+        "from tasks_app import services; from tasks_app.definitions import TaskDefinition; "
+        "services.trigger(services.create_task(TaskDefinition(name='settle', executor='python', "
+        "parameters={'function': 'orders.tasks.settle', 'args': [1]})))"
+    )
+    shop.manage("shell", "-v0", "-c", submit)
+    with Redis.from_url(shop.environment["SHOP_BROKER"]) as broker:
+        broker.flushdb()
+        shop.start("run_dispatcher")
+        shop.start("run_ingest")
+        shop.start("run_worker", "--name", "till", "--slots", "1")
+        assert shop.finished_runs()["settle"]["status"] == "COMPLETED", shop.logs()
+        assert list(broker.scan_iter("shop*")) == [b"shop:6"]
 
 
 def test_its_checks_are_clean_with_and_without_the_platforms_faces(shop: Shop):

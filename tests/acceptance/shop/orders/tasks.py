@@ -41,3 +41,8 @@ def send_receipt(order_id, greeting="Dear"):
 @shared_task(name="orders.refund")
 def refund(order_id):
     raise Order.DoesNotExist(f"order {order_id} was never paid")
+
+
+@shared_task
+def settle(order_id):
+    send_receipt.apply_async([order_id], priority=6)
