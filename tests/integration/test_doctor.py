@@ -237,6 +237,17 @@ def test_a_task_type_without_a_worker_is_an_error_only_while_runs_wait():
     assert codes(UnservedQueues()) == ["unserved_queues.waiting"]
 
 
+def test_runs_keep_the_type_that_they_were_submitted_with_and_are_seen_waiting_for_it():
+    AWorker(task_types=("new",))
+    task = a_task(task_type="old")
+    submitted(task, due_at=NOW + HOUR)
+    Task.objects.filter(pk=task.pk).update(task_type="new")
+    assert codes(UnservedQueues()) == []
+    [finding] = UnservedQueues().find(NOW + HOUR)
+    assert (finding.code, finding.severity) == ("unserved_queues.waiting", Severity.ERROR)
+    assert '"old"' in finding.text
+
+
 # -- configuration ----------------------------------------------------------------------------------------------------
 
 
