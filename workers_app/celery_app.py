@@ -30,16 +30,25 @@ def celery_app() -> Celery:
     return found
 
 
-def broker_url() -> str:
-    """Where messages go: `settings.BROKER_URL` where there is one, else what the Celery app says."""
-    configured = getattr(settings, "BROKER_URL", "")
-    if configured:
-        return str(configured)
-    conf_of_app = celery_app().conf
-    if (conf_of_app.broker_transport_options or {}).get("global_keyprefix"):
+def refuse_prefix(app: Celery) -> None:
+    """Raise ImproperlyConfigured where workers would read other keys of Redis than those that the dispatcher writes."""
+    if (app.conf.broker_transport_options or {}).get("global_keyprefix"):
         raise ImproperlyConfigured(
             "broker_transport_options: global_keyprefix is not supported; give the platform a Redis database of its own"
         )
+
+
+def broker_url() -> str:
+    """Where messages go: `settings.BROKER_URL` where there is one, else what the Celery app says.
+
+    Raises ImproperlyConfigured where workers would not find them there.
+    """
+    app = celery_app()
+    refuse_prefix(app)
+    configured = getattr(settings, "BROKER_URL", "")
+    if configured:
+        return str(configured)
+    conf_of_app = app.conf
     url = conf_of_app.broker_write_url or conf_of_app.broker_url
     first = url if isinstance(url, str) else next(iter(url or ()), "")
     if not first:

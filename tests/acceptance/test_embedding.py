@@ -250,6 +250,10 @@ def test_a_plain_celery_worker_takes_the_shops_queues_and_not_the_platforms(shop
         ("DATABASES['default']['OPTIONS'] = {}", "IMMEDIATE"),
         ("DATABASES['default']['ENGINE'] = 'django.db.backends.dummy'", "PostgreSQL and SQLite"),
         ("USE_TZ = False", "USE_TZ = True"),
+        (
+            "BROKER_URL = CELERY_BROKER_URL; CELERY_BROKER_TRANSPORT_OPTIONS = {'global_keyprefix': 'shop:'}",
+            "global_keyprefix is not supported",
+        ),
     ],
 )
 def test_a_setting_that_is_missing_or_wrong_stops_every_role_with_its_cure(shop: Shop, broken: str, said: str):

@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from tasks_app.conf import TaskSettings
 from workers_app.celery_app import broker_url, celery_app
+from workers_app.checks import app_of_tasks
 
 app = Celery("somebodys", broker="redis://first:6379/1;redis://second:6379/1", set_as_current=False)
 prefixed = Celery("prefixed", broker="redis://first:6379/1", set_as_current=False)
@@ -38,6 +39,16 @@ def test_a_prefix_that_only_one_side_would_use_is_refused(somebodys):
     somebodys(f"{__name__}.prefixed")
     with pytest.raises(ImproperlyConfigured, match="global_keyprefix"):
         broker_url()
+
+
+def test_a_prefix_is_refused_wherever_the_brokers_address_comes_from(somebodys, settings):
+    settings.BROKER_URL = "redis://first:6379/1"
+    assert app_of_tasks(None) == []
+    somebodys(f"{__name__}.prefixed")
+    with pytest.raises(ImproperlyConfigured, match="global_keyprefix"):
+        broker_url()
+    [found] = app_of_tasks(None)
+    assert (found.id, "global_keyprefix" in found.msg) == ("signalbox.E008", True)
 
 
 def test_without_keys_messages_are_signed_with_one_that_follows_from_the_secret_key(settings):
