@@ -474,15 +474,34 @@ def test_a_redirect_to_what_is_no_plain_url_is_refused(location, word):
 def test_secrets_go_to_no_other_origin():
     headers = {"Authorization": "Bearer hush", "X-Api-Key": "hush", "Cookie": "a=hush", "Accept": "text/plain"}
     with serving(said(200)) as other:
-        with serving(said(307, Location=other.url), said(307, Location="/here"), said(200)) as server:
+        with serving(said(303, Location=other.url), said(307, Location="/here"), said(200)) as server:
             ask(server.url, method="POST", headers=headers, body="x", follow_redirects=1)
             assert server.asked[0].headers["x-api-key"] == "hush"
             ask(server.url, headers={"X-Api-Key": "hush"}, follow_redirects=1)
     assert "hush" not in str(other.asked[0].headers)
     assert other.asked[0].headers["accept"] == "text/plain"
-    assert other.asked[0].body == b"x"
+    assert (other.asked[0].method, other.asked[0].body) == ("GET", b"")
     # On the same origin they go on.
     assert server.asked[2].headers["x-api-key"] == "hush"
+
+
+@pytest.mark.parametrize("given", [{"method": "POST", "body": "hush"}, {"json": {"a": "hush"}}])
+def test_a_body_goes_to_no_other_origin(given):
+    with serving(said(200)) as other:
+        with serving(said(307, Location="/here"), said(308, Location=other.url)) as server:
+            with pytest.raises(HttpRedirectRefused, match="body to another origin") as failed:
+                ask(server.url, follow_redirects=5, **given)
+    assert failed.value.retryable is False
+    assert "hush" not in str(failed.value)
+    assert b"hush" in server.asked[1].body
+    assert other.accepted == 0
+
+
+def test_without_a_body_any_method_goes_on_to_another_origin():
+    with serving(said(200)) as other:
+        with serving(said(307, Location=other.url)) as server:
+            ask(server.url, method="POST", follow_redirects=1)
+    assert other.asked[0].method == "POST"
 
 
 # -- TLS -------------------------------------------------------------------------------------------------
@@ -616,6 +635,24 @@ def test_a_secret_at_the_cut_is_hidden_too(apart):
             result = ask(server.url, headers={"X-Token": secret}, limits=HttpLimits(body_bytes=size))
             assert result.truncated
             assert "hush" not in result.body
+
+
+@pytest.mark.parametrize("said_back", [
+    r"Aa+/=<b>",  # as it was sent
+    r"Aa+\/=<b>",  # PHP
+    r"Aa\u002B/=\u003Cb\u003E",  # .NET
+    r"Aa+/\u003d\u003cb\u003e",  # Java
+])  # fmt: skip
+def test_a_secret_is_hidden_however_a_server_writes_it_as_json(said_back):
+    with serving(said(200, f'{{"token": "{said_back}", "other": "a\\/b"}}')) as server:
+        result = ask(server.url, headers={"Authorization": "Bearer Aa+/=<b>"})
+    assert result.body == '{"token": "***", "other": "a\\/b"}'
+
+
+def test_half_of_a_secret_that_is_written_as_json_is_hidden_at_the_cut():
+    with serving(said(200, r"\u002f" * 5000)) as server:
+        result = ask(server.url, headers={"X-Token": "/" * 1400}, limits=HttpLimits(body_bytes=100))
+    assert "u002f" not in result.body
 
 
 def test_wrong_parameters_are_refused_here_too():

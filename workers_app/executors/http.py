@@ -174,7 +174,9 @@ class _Exchange:
 
     def __init__(self, client: httpx.Client, given: dict[str, Any], job: Job, limits: HttpLimits) -> None:
         self._client, self._given, self._job, self._limits = client, given, job, limits
-        self._secrets = _secrets_of(given["headers"])
+        secrets = _secrets_of(given["headers"])
+        self._secrets = [re.compile("".join(map(_written, secret))) for secret in secrets]
+        self._secret_characters_max = max((sum(map(_written_length, secret)) for secret in secrets), default=0)
         self._began = time.monotonic()
         self._redirects = 0
 
@@ -238,6 +240,8 @@ class _Exchange:
         if old.scheme == "https" and new.scheme == "http":
             raise HttpRedirectRefused(f"{where}: redirects from https to http")
         if _origin(old) != _origin(new):
+            if following.read():
+                raise HttpRedirectRefused(f"{where}: redirects a request with a body to another origin, {_origin(new)}")
             for name in self._given["headers"]:
                 if name.lower() not in _HARMLESS_HEADERS:
                     following.headers.pop(name, None)
@@ -285,7 +289,7 @@ class _Exchange:
         text = self._hidden(_decoded(bytes(kept), response.headers.get("content-type", ""), final=size <= room))
         if size > room:
             # What could be the beginning of a secret.
-            text = text[: len(text) - max(map(len, self._secrets), default=0)]
+            text = text[: max(0, len(text) - self._secret_characters_max)]
         fitting = _fitting(text, self._limits.body_bytes)
         truncated = size > room or len(fitting) < len(text)
         return fitting + (f"\n[truncated: the body has {size} bytes]" if truncated else ""), size, truncated
@@ -297,7 +301,7 @@ class _Exchange:
     def _hidden(self, text: str) -> str:
         """The text without the secrets that were sent: a server may repeat what it was told."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            text = secret.sub("***", text)
         return text
 
 
@@ -322,6 +326,16 @@ def _secrets_of(headers: Mapping[str, str]) -> list[str]:
             found |= {value, *parts, *(part.partition("=")[2].strip('"') for part in parts)}
     long = {part for part in found if len(part) >= _SECRET_CHARACTERS_MIN and part.lower() not in _SCHEMES}
     return sorted(long, key=lambda part: (-len(part), part))
+
+
+def _written(character: str) -> str:
+    """A pattern for a character of a secret, as it is and as JSON may hold it; values of headers are ASCII."""
+    return character if character.isalnum() else rf"(?:\\?{re.escape(character)}|\\(?i:u{ord(character):04x}))"
+
+
+def _written_length(character: str) -> int:
+    """The most characters that `_written` can match."""
+    return 1 if character.isalnum() else len(r"\u0000")
 
 
 def _origin(url: httpx.URL) -> str:
