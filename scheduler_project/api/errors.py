@@ -64,11 +64,16 @@ def problem_response(error: Exception, context: dict[str, Any]) -> Response:
     request = context["request"]._request
     set_rollback()
     status, body, headers = describe(error, request)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("request failed", exc_info=error)
-    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
-        logger.warning("database unavailable: %s", error)
+    write_down(status, error, logger)
     return Response(body, status=status, headers=headers, content_type=CONTENT_TYPE)
+
+
+def write_down(status: int, error: Exception, log: logging.Logger) -> None:
+    """Log what is not the client's doing: a defect with its traceback, a database that is away in one line."""
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("request failed", exc_info=error)
+    elif status == HTTPStatus.SERVICE_UNAVAILABLE:
+        log.warning("database unavailable: %s", error)
 
 
 def describe(error: Exception, request: HttpRequest) -> tuple[int, dict[str, Any], dict[str, str]]:

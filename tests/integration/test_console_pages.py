@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, ProgrammingError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -270,6 +270,26 @@ def test_a_database_that_is_away_is_told_without_asking_it_again(ada, monkeypatc
     response = ada.get("/console/runs/")
     assert (response.status_code, "database.unavailable" in text_of(response)) == (503, True)
     assert "secret" not in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [
+        (ProgrammingError, 500, "request failed"),
+        (DataError, 500, "request failed"),
+        (OperationalError, 503, "database unavailable"),
+    ],
+)
+def test_an_error_of_the_database_is_in_the_log_as_what_it_is(ada, monkeypatch, caplog, kind, status, said):
+    from scheduler_project.console.pages import runs
+
+    def broken(*_args, **_options):
+        raise kind("as the database says it")
+
+    monkeypatch.setattr(runs.pages, "page", broken)
+    assert ada.get("/console/runs/").status_code == status
+    [logged] = [record for record in caplog.records if record.name == "signalbox.console"]
+    assert (logged.getMessage().startswith(said), bool(logged.exc_info)) == (True, status == 500)
 
 
 def test_an_error_that_nobody_foresaw_is_told_by_its_trace_id_alone(ada, monkeypatch):

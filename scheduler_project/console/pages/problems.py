@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from django.db import Error as DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.csrf import requires_csrf_token
@@ -22,8 +21,7 @@ _BARE_FROM: Final = 500
 def problem(request: HttpRequest, error: Exception) -> HttpResponse:
     """The page for an error that a view raised."""
     status, body, headers = errors.describe(error, request)
-    if isinstance(error, DatabaseError):
-        logger.warning("database unavailable: %s", error)
+    errors.write_down(status, error, logger)
     return _page(request, status, body, headers)
 
 
