@@ -65,3 +65,18 @@ def sessions(app_configs: Sequence[Any] | None, **_options: Any) -> list[CheckMe
             id="signalbox.W007",
         )
     ]
+
+
+@register(Tags.database, deploy=True)
+def kept_connections(app_configs: Sequence[Any] | None, **_options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """A worker does not open a connection for each body and each exchange about permits."""
+    given = connections["default"].settings_dict
+    if given.get("CONN_MAX_AGE") != 0 or (given.get("OPTIONS") or {}).get("pool"):
+        return []
+    return [
+        Warning(
+            _("workers connect to the database anew for each body and each time that they ask for permits"),
+            hint=_('Set "CONN_MAX_AGE": None for the default database, at least where workers run.'),
+            id="signalbox.W008",
+        )
+    ]

@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 
-from tasks_app.checks import sessions
+from tasks_app.checks import kept_connections, sessions
 
 PRODUCTION = {
     "SIGNALBOX_SECRET_KEY": "s" * 50 + "0123456789abcdef",
@@ -78,3 +78,11 @@ def test_sessions_that_may_stand_still_in_a_transaction_are_a_warning(monkeypatc
     assert sessions(None) == []
     monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {})
     assert [found.id for found in sessions(None)] == ["signalbox.W007"]
+
+
+def test_connections_that_each_body_would_open_anew_are_a_warning(monkeypatch):
+    assert kept_connections(None) == []
+    monkeypatch.setitem(connections["default"].settings_dict, "CONN_MAX_AGE", 0)
+    assert [found.id for found in kept_connections(None)] == ["signalbox.W008"]
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {"pool": True})
+    assert kept_connections(None) == []
