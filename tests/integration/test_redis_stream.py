@@ -18,7 +18,7 @@ import pytest
 from kombu import Connection, Exchange, Producer, Queue
 from kombu.exceptions import OperationalError
 
-from dispatch.broker.redis_stream import wire
+from dispatch.broker.redis_stream import settlement, wire
 from tests.processes import until
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -334,6 +334,45 @@ def test_an_answer_that_was_cut_is_found_again_by_the_same_consumer(redis_server
                     continue
             assert sorted(set(taker.numbers)) == list(range(5))
             assert proxy.cuts == 1
+
+
+def test_an_answer_that_a_partition_swallowed_is_found_again_by_the_same_consumer(redis_server, queue):
+    url = redis_server.url.replace("redis:", "redis-stream:")
+    with TcpProxy(redis_server.port) as proxy, connected(url) as sender:
+        partitioned = stream_url(redis_server, proxy.port)
+        # The health check drops a read whose answer is overdue by this interval.
+        with connected(partitioned, consumer_lease=600, health_check_interval=0.5) as connection:
+            taker = Taker(connection, queue)
+            taker.turn(0.05)
+            proxy.swallow_next_answer_with(queue.name.encode())
+            publish(sender, queue, range(5))
+            taker.take(5, seconds=30)
+            assert sorted(taker.numbers) == list(range(5))
+            assert proxy.cuts == 1
+
+
+def test_what_is_acknowledged_and_not_yet_sent_does_not_come_again_when_an_answer_is_lost(
+    redis_server, queue, monkeypatch
+):
+    monkeypatch.setattr(settlement, "ACK_SECONDS", 60.0)
+    url = redis_server.url.replace("redis:", "redis-stream:")
+    with TcpProxy(redis_server.port) as proxy, connected(url) as sender:
+        with connected(stream_url(redis_server, proxy.port), consumer_lease=600, ack_batch=1000) as connection:
+            taker = Taker(connection, queue)
+            taker.turn()  # its look after the dead sends acknowledgements too, and is not due again
+            publish(sender, queue, range(5))
+            assert taker.take(5) == list(range(5))
+            proxy.cut_next_answer_with(queue.name.encode())
+            taker.turn(0.05)
+            publish(sender, queue, [5])
+            end = time.monotonic() + 20
+            while 5 not in taker.numbers and time.monotonic() < end:
+                with suppress(*connection.connection_errors):
+                    taker.turn()
+            taker.turn()
+            assert (taker.numbers, proxy.cuts) == ([0, 1, 2, 3, 4, 5], 1)
+            assert held(redis_server, queue) == 6, "nothing was sent before"
+    assert length(redis_server, queue) == 0
 
 
 def test_acknowledgements_that_a_cut_connection_kept_back_are_sent_by_the_next_one(redis_server, queue):

@@ -20,6 +20,7 @@ class TcpProxy:
         #: How many answers were cut so far.
         self.cuts = 0
         self._marker: bytes | None = None
+        self._silent = False
         self._refusing = False
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -39,7 +40,12 @@ class TcpProxy:
     def cut_next_answer_with(self, marker: bytes) -> None:
         """The next answer that holds these bytes is swallowed, and its connection cut: the server has answered, the
         client never hears it."""
-        self._marker = marker
+        self._marker, self._silent = marker, False
+
+    def swallow_next_answer_with(self, marker: bytes) -> None:
+        """The next answer that holds these bytes and all that its connection brings after it are swallowed, and the
+        connection stays open, as behind a partition."""
+        self._marker, self._silent = marker, True
 
     def cut(self) -> None:
         """Cut every connection there is."""
@@ -86,6 +92,8 @@ class TcpProxy:
                 if answers and marker is not None and marker in data:
                     self._marker = None
                     self.cuts += 1
+                    while self._silent and source.recv(65536):
+                        pass
                     break
                 sink.sendall(data)
         for one in (source, sink):

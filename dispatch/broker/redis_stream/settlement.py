@@ -64,6 +64,11 @@ class Acknowledgements:
                 self.some.set()
                 logger.debug("acknowledgements not sent", extra={"error": type(error).__name__})
 
+    def unsent(self) -> list[wire.Entry]:
+        """What the server may not have heard of yet. Waits for a sending that is under way."""
+        with self._sending:
+            return list(self._gathered)
+
     def hand_over(self, heir: Callable[[list[wire.Entry]], None]) -> None:
         """The channel is closed: what could not be sent, and what a body acknowledges yet, goes to the heir."""
         with self._sending:
@@ -130,8 +135,9 @@ class QoS(virtual.QoS):
 
     def ack(self, delivery_tag: str) -> None:
         """Done with this one."""
-        super().ack(delivery_tag)
+        # In this order: at each moment it is delivered, or an acknowledgement on its way, or gone from the server.
         self.channel.acks.add(wire.entry_of(delivery_tag))
+        super().ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop it, or put it at the end of its queue as a new entry. Raises redis.RedisError."""

@@ -204,8 +204,6 @@ class Channel(stock.Channel):
             self._begin_again()
             raise Empty from error
         except self.connection_errors:
-            # Entries of an answer that was cut are ours all the same.
-            self._answer_lost = True
             connection.disconnect()
             raise
         finally:
@@ -216,6 +214,12 @@ class Channel(stock.Channel):
             raise Empty
         self._deliver_surplus()
         return True
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        # Whoever drops it, an error of the read or Kombu's health check: entries of an answer that was lost are ours.
+        if self._in_poll is connection:
+            self._answer_lost = True
+        super()._on_connection_disconnect(connection)
 
     def _entries(self, answer: Any) -> list[tuple[str, str, Any]]:
         """Queue, id and fields of an XREADGROUP's answer: a mapping in version 3 of the protocol, else pairs."""
@@ -279,10 +283,14 @@ class Channel(stock.Channel):
                 self._redeliver(queue, self.liveness.taken_over(client, queue, room))
 
     def _find_unknown(self) -> None:
-        known = {wire.entry_of(tag)[1] for tag in list(self.qos._delivered)} | {one[1] for one in self._surplus}
+        known = {wire.entry_of(tag) for tag in list(self.qos._delivered)}
+        known.update((queue, entry_id) for queue, entry_id, _ in self._surplus)
+        # Last: what is acknowledged meanwhile leaves the others only when it is among these.
+        known.update(self.acks.unsent())
         client = self.plain_client()
         for queue in self.active_queues:
-            self._redeliver(queue, self.liveness.unknown(client, queue, known))
+            ids = {entry_id for of, entry_id in known if of == queue}
+            self._redeliver(queue, self.liveness.unknown(client, queue, ids))
         self._answer_lost = False
 
     def _redeliver(self, queue: str, entries: list[tuple[str, Any]]) -> None:
