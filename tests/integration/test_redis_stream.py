@@ -57,9 +57,9 @@ def publish(connection, queue, numbers):
 class Taker:
     """Takes messages; acknowledges as it is told to."""
 
-    def __init__(self, connection, queue, *, ack=True, prefetch=0, no_ack=False):
+    def __init__(self, connection, queue, *, ack=True, prefetch=0, no_ack=False, channel=None):
         self.connection, self.ack, self.messages = connection, ack, []
-        self.consumer = connection.Consumer(queue, callbacks=[self._taken], accept=["json"], no_ack=no_ack)
+        self.consumer = connection.Consumer(queue, channel, callbacks=[self._taken], accept=["json"], no_ack=no_ack)
         if prefetch:
             self.consumer.qos(prefetch_count=prefetch)
         self.consumer.consume()
@@ -288,6 +288,24 @@ def test_what_a_killed_consumer_held_is_taken_over_and_the_dead_one_forgotten(se
                 return len(client.xinfo_consumers(STREAMS.key(queue.name), wire.GROUP)) == 1
 
         until(alone, "the dead consumer is forgotten", 15)
+
+
+@pytest.mark.parametrize("in_event_loop", [False, True])
+def test_each_channel_of_a_connection_takes_over_from_the_dead_of_its_queues(server, in_event_loop):
+    queues = [Queue(name, Exchange("", type="direct"), routing_key=name) for name in (f"q{uuid4().hex}" for _ in "ab")]
+    with connected(stream_url(server)) as connection:
+        for queue in queues:
+            publish(connection, queue, range(3))
+            with consumer_process(stream_url(server), queue, hold="all") as process:
+                assert [int(process.stdout.readline()) for _ in range(3)] == [0, 1, 2]
+        takers = [Taker(connection, queue, channel=connection.channel()) for queue in queues]
+        cycle = connection.transport.cycle
+
+        def all_came():
+            cycle.on_poll_init(cycle.poller) if in_event_loop else takers[0].turn()
+            return [sorted(taker.numbers) for taker in takers] == [[0, 1, 2]] * 2
+
+        until(all_came, "both queues are taken over", 20)
 
 
 def test_a_living_consumer_keeps_what_it_holds_however_long_it_takes(server, queue):

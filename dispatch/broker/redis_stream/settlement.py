@@ -161,10 +161,6 @@ class QoS(virtual.QoS):
             logger.debug("unacknowledged messages not put back", extra={"error": type(error).__name__})
         return []
 
-    def restore_visible(self, *_: Any, **__: Any) -> None:
-        """Kombu's hook for what comes back by itself: take over what dead consumers held."""
-        self.channel.take_over()
-
     def _put_back(self, held: list[tuple[wire.Entry, Any]]) -> None:
         entries = []
         for entry, message in held:

@@ -35,7 +35,7 @@ _left_over_lock = threading.Lock()
 
 
 class Poller(stock.MultiChannelPoller):
-    """Without an event loop one message for each call, as on other transports.
+    """Without an event loop one message for each call, as on other transports; each channel looks after the dead.
 
     Callers count calls (Celery's `inspect` does). What a read brought beyond the first waits for the next ones.
     """
@@ -44,6 +44,23 @@ class Poller(stock.MultiChannelPoller):
         """One message, at once where one is here. Raises Empty."""
         if not any(channel.deliver_one() for channel in list(self._channels)):
             super().get(callback, timeout)
+
+    def on_poll_init(self, poller: Any) -> None:
+        """An event loop begins."""
+        self.poller = poller
+        self.maybe_restore_messages()
+
+    def maybe_restore_messages(self) -> None:
+        """Take over what the dead held: the stock transport asks one channel for all, here each has queues of its own.
+
+        A server that does not answer is left to the reading to find; it is not asked once more for each channel.
+        """
+        for channel in list(self._channels):
+            try:
+                channel.take_over()
+            except channel.connection_errors as error:
+                logger.debug("dead consumers not looked after", extra={"error": type(error).__name__})
+                return
 
     @property
     def one_by_one(self) -> bool:
