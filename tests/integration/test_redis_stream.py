@@ -393,6 +393,18 @@ def test_what_is_acknowledged_and_not_yet_sent_does_not_come_again_when_an_answe
     assert length(redis_server, queue) == 0
 
 
+def test_what_was_taken_over_in_an_answer_that_was_cut_is_found_again(redis_server, queue):
+    with TcpProxy(redis_server.port) as proxy, connected(stream_url(redis_server)) as sender:
+        publish(sender, queue, range(3))
+        with consumer_process(stream_url(redis_server), queue, hold="all") as process:
+            assert [int(process.stdout.readline()) for _ in range(3)] == [0, 1, 2]
+        with connected(stream_url(redis_server, proxy.port)) as connection:
+            taker = Taker(connection, queue)
+            proxy.cut_next_answer_with(b'"properties"')
+            assert sorted(taker.take(3)) == [0, 1, 2]
+            assert proxy.cuts == 1
+
+
 def test_acknowledgements_that_a_cut_connection_kept_back_are_sent_by_the_next_one(redis_server, queue):
     with TcpProxy(redis_server.port) as proxy:
         url = stream_url(redis_server, proxy.port)

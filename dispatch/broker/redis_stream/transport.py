@@ -297,7 +297,13 @@ class Channel(stock.Channel):
         for queue in self.active_queues:
             room = min(TAKE_OVER_MAX, self._room())
             if room > 0:
-                self._redeliver(queue, self.liveness.taken_over(client, queue, room))
+                try:
+                    entries = self.liveness.taken_over(client, queue, room)
+                except self.connection_errors:
+                    # What it names was claimed all the same.
+                    self._answer_lost = True
+                    raise
+                self._redeliver(queue, entries)
 
     def _find_unknown(self) -> None:
         known = {wire.entry_of(tag) for tag in list(self.qos._delivered)}
