@@ -223,6 +223,34 @@ def test_a_prefix_keeps_two_applications_apart(server, queue):
             assert client.exists("one:" + STREAMS.key(queue.name), "two:" + STREAMS.key(queue.name)) == 2
 
 
+@pytest.fixture
+def expiring():
+    name = f"q{uuid4().hex[:12]}"
+    return Queue(name, Exchange("", type="direct"), routing_key=name, expires=6.0)
+
+
+def test_a_queue_that_expires_lives_while_somebody_consumes_from_it_and_ends_after(server, expiring):
+    key = STREAMS.key(expiring.name)
+    with server.client() as client:
+        with connected(stream_url(server), consumer_lease=600) as connection:
+            Taker(connection, expiring)
+            # Nobody reads, as while a task runs.
+            until(lambda: client.pttl(key) < 5500, "its time runs")
+            least = client.pttl(key)
+            until(lambda: client.pttl(key) > least, "its time begins again")
+        until(lambda: not client.exists(key), "it is gone", 20)
+
+
+def test_a_queue_that_expires_has_its_time_also_when_it_is_made_again(server, expiring):
+    key = STREAMS.key(expiring.name)
+    with server.client() as client, connected(stream_url(server), consumer_lease=600) as connection:
+        taker = Taker(connection, expiring)
+        taker.turn()
+        client.delete(key)
+        until(lambda: taker.turn() or client.exists(key), "it is made again")
+        assert 0 < client.pttl(key) <= 6000
+
+
 # -- consumers that end ------------------------------------------------------------------------------------------------
 
 

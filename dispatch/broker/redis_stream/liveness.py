@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import redis
@@ -42,9 +42,17 @@ class Liveness:
         self._streams, self.consumer = streams, consumer
         self._lease_ms = max(2, int(lease_seconds * 1000))
 
-    def renew(self, client: redis.Redis) -> None:
-        """Alive for a lease from now on."""
-        client.set(self._streams.life(self.consumer), b"1", px=self._lease_ms)
+    def renew(self, client: redis.Redis, expiring: Mapping[str, int]) -> None:
+        """Alive for a lease from now on; and queues that expire unless they are used live so many milliseconds."""
+        with client.pipeline(transaction=False) as pipe:
+            pipe.set(self._streams.life(self.consumer), b"1", px=self._lease_ms)
+            for queue, expires_ms in expiring.items():
+                pipe.pexpire(self._streams.key(queue), expires_ms)
+            pipe.execute()
+
+    def renew_seconds(self, expiring: Mapping[str, int]) -> float:
+        """How often to do so: two calls may fail before something ends."""
+        return max(0.1, min((self._lease_ms, *expiring.values())) / 3000)
 
     def leave(self, client: redis.Redis, queues: Iterable[str]) -> None:
         """Dead from now on. What it could not put back is taken over like that of any other dead consumer."""

@@ -2,7 +2,8 @@
 
 Acknowledgements are sent for many at once: by whoever acknowledges when `ack_batch` of them have gathered, else by a
 thread after `ACK_SECONDS`. The thread also renews the consumer's life: it must go on while a pool of threads or a
-solo worker is busy with a task, and while Kombu's loop stands in a blocking read.
+solo worker is busy with a task, and while Kombu's loop stands in a blocking read. So it renews queues that expire when
+nobody uses them (`x-expires`) as well, while they are consumed from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import redis
@@ -80,13 +81,17 @@ class Acknowledgements:
 
 
 class Keeper:
-    """The thread of one consumer: renews its life, and sends acknowledgements that do not fill a batch."""
+    """The thread of one consumer: renews its life and its queues', and sends acknowledgements that fill no batch."""
 
     def __init__(
-        self, liveness: Liveness, client: Callable[[], redis.Redis], acks: Acknowledgements, *, renew_seconds: float
+        self,
+        liveness: Liveness,
+        client: Callable[[], redis.Redis],
+        acks: Acknowledgements,
+        expiring: Callable[[], Mapping[str, int]],
     ) -> None:
-        """Nothing is done before `start`."""
-        self._liveness, self._client, self._acks, self._renew_seconds = liveness, client, acks, renew_seconds
+        """Nothing is done before `start`. Expiring gives the queues to be renewed, with their milliseconds."""
+        self._liveness, self._client, self._acks, self._expiring = liveness, client, acks, expiring
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="redis-stream-keeper", daemon=True)
 
@@ -97,8 +102,12 @@ class Keeper:
 
     def start(self) -> None:
         """Begin, with the consumer known to be alive. Raises redis.RedisError."""
-        self._liveness.renew(self._client())
+        self._liveness.renew(self._client(), self._expiring())
         self._thread.start()
+
+    def look_again(self) -> None:
+        """There may be a queue that must be renewed sooner than what it waits for."""
+        self._acks.some.set()
 
     def stop(self) -> None:
         """End soon. Not waited for: a server that does not answer must not hold up a closing connection."""
@@ -106,28 +115,30 @@ class Keeper:
         self._acks.some.set()
 
     def _loop(self) -> None:
-        renew_at = time.monotonic() + self._renew_seconds
+        renewed_at = time.monotonic()
         while not self._stopping:
             try:
+                renew_at = renewed_at + self._liveness.renew_seconds(self._expiring())
                 if self._acks.some.wait(timeout=max(0.0, renew_at - time.monotonic())) and not self._stopping:
                     time.sleep(ACK_SECONDS)
                     self._acks.send()
                 if time.monotonic() >= renew_at and not self._stopping:
-                    renew_at = time.monotonic() + self._renewed()
+                    renewed_at = time.monotonic() - self._late()
             except Exception:
                 # A channel that is closed this very moment has no connection to make a client of.
                 if not self._stopping:
                     logger.exception("a consumer's thread failed, it goes on")
                     time.sleep(1.0)
 
-    def _renewed(self) -> float:
-        """Seconds until the next time; sooner when the server did not answer."""
+    def _late(self) -> float:
+        """Renew; by how many seconds the next time comes sooner, because the server did not answer."""
+        expiring = self._expiring()
         try:
-            self._liveness.renew(self._client())
+            self._liveness.renew(self._client(), expiring)
         except _ERRORS as error:
             logger.debug("consumer's life not renewed", extra={"error": type(error).__name__})
-            return min(1.0, self._renew_seconds)
-        return self._renew_seconds
+            return max(0.0, self._liveness.renew_seconds(expiring) - 1.0)
+        return 0.0
 
 
 class QoS(virtual.QoS):

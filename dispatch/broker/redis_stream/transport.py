@@ -96,7 +96,7 @@ class Channel(stock.Channel):
         self.streams = wire.Streams(self.global_keyprefix)
         self.liveness = Liveness(self.streams, new_consumer(), self.consumer_lease)
         self.acks = Acknowledgements(self.streams, self.plain_client, self.ack_batch)
-        self._keeper = Keeper(self.liveness, self.plain_client, self.acks, renew_seconds=self.consumer_lease / 3)
+        self._keeper = Keeper(self.liveness, self.plain_client, self.acks, self._expiring)
         info = self.connection.client
         self._place = (info.hostname, info.port, info.virtual_host, self.global_keyprefix)
         self._send_left_over()
@@ -190,6 +190,11 @@ class Channel(stock.Channel):
             client.pexpire(self.streams.key(queue), self._expires[queue])
         if not self._keeper.started:
             self._keeper.start()
+        elif queue in self._expires:
+            self._keeper.look_again()
+
+    def _expiring(self) -> dict[str, int]:
+        return {queue: expires for queue in self.active_queues if (expires := self._expires.get(queue)) is not None}
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Deliver what is here already; then, if more may be held, send the blocking read."""
@@ -279,10 +284,9 @@ class Channel(stock.Channel):
 
     def _begin_again(self) -> None:
         """The server was emptied, or a queue deleted: streams and groups are made again, and this consumer lives."""
-        client = self.plain_client()
         for queue in self.active_queues:
-            self.streams.make_group(client, queue)
-        self.liveness.renew(client)
+            self._join(queue)
+        self.liveness.renew(self.plain_client(), {})
 
     # -- what nobody would deliver ---------------------------------------------------------------------------------
 
