@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -487,6 +488,34 @@ def test_messages_and_what_was_held_survive_a_restart_of_the_server(server, queu
             server.start()
     with connected(stream_url(server)) as connection:
         assert sorted(Taker(connection, queue).take(6)) == list(range(6))
+
+
+def test_what_was_put_back_already_may_be_requeued_and_comes_once(server, queue):
+    with connected(stream_url(server)) as connection:
+        publish(connection, queue, [1])
+        taker = Taker(connection, queue, ack=False)
+        taker.take(1)
+        connection.default_channel.qos.restore_unacked()
+        taker.messages[0].requeue()
+        assert length(server, queue) == 1
+
+
+@pytest.mark.parametrize("keeper_sends", [False, True])
+def test_an_acknowledgement_given_while_its_channel_hands_over_is_the_heirs(queue, keeper_sends):
+    def no_server():
+        raise OSError
+
+    class HandedOverMeanwhile(deque):
+        def append(self, entry):
+            acks.hand_over(heirs.extend)
+            super().append(entry)
+            if keeper_sends:
+                acks.send()
+
+    acks, heirs = settlement.Acknowledgements(STREAMS, no_server, 1000), []
+    acks._gathered = HandedOverMeanwhile()
+    acks.add((queue.name, "1-0"))
+    assert heirs == [(queue.name, "1-0")]
 
 
 def test_threads_may_acknowledge(server, queue):

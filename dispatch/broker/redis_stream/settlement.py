@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import redis
@@ -40,11 +41,10 @@ class Acknowledgements:
 
     def add(self, entry: wire.Entry) -> None:
         """This one is done with. After `hand_over` it is the heir's to say so."""
-        if self._heir is not None:
-            self._heir([entry])
-            return
         self._gathered.append(entry)
-        if len(self._gathered) >= self._batch:
+        if self._heir is not None:  # asked afterwards: `hand_over` may have emptied what has gathered just before
+            self._bequeath(self._heir)
+        elif len(self._gathered) >= self._batch:
             self.send()
         elif not self.some.is_set():
             self.some.set()
@@ -53,9 +53,7 @@ class Acknowledgements:
         """Tell the server of all that have gathered. What it may not have heard is told again by the next call."""
         with self._sending:
             self.some.clear()
-            batch: list[wire.Entry] = []
-            while self._gathered:
-                batch.append(self._gathered.popleft())
+            batch = self._take()
             if not batch:
                 return
             try:
@@ -64,6 +62,8 @@ class Acknowledgements:
                 self._gathered.extendleft(reversed(batch))
                 self.some.set()
                 logger.debug("acknowledgements not sent", extra={"error": type(error).__name__})
+                if self._heir is not None:
+                    self._bequeath(self._heir)
 
     def unsent(self) -> list[wire.Entry]:
         """What the server may not have heard of yet. Waits for a sending that is under way."""
@@ -74,10 +74,19 @@ class Acknowledgements:
         """The channel is closed: what could not be sent, and what a body acknowledges yet, goes to the heir."""
         with self._sending:
             self._heir = heir
-            left = list(self._gathered)
-            self._gathered.clear()
-        if left:
+        self._bequeath(heir)
+
+    def _bequeath(self, heir: Callable[[list[wire.Entry]], None]) -> None:
+        if left := self._take():
             heir(left)
+
+    def _take(self) -> list[wire.Entry]:
+        """All that have gathered. Each goes to one caller, whoever else takes at the same time."""
+        taken: list[wire.Entry] = []
+        with suppress(IndexError):
+            while True:
+                taken.append(self._gathered.popleft())
+        return taken
 
 
 class Keeper:
@@ -153,7 +162,9 @@ class QoS(virtual.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Drop it, or put it at the end of its queue as a new entry. Raises redis.RedisError."""
         if requeue:
-            message = self._delivered[delivery_tag]
+            message = self._delivered.get(delivery_tag)
+            if message is None:  # put back already, with all that its channel held
+                return
             self._put_back([(wire.entry_of(delivery_tag), message)])
             self._quick_ack(delivery_tag)
         else:
