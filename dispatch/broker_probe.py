@@ -13,7 +13,7 @@ from workers_app.celery_app import broker_url
 TRUST_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 0.5
 _PORTS: Final = {
-    "amqp": 5672, "pyamqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "valkey": 6379, "redis-stream": 6379,
+    "amqp": 5672, "pyamqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379, "redis-stream": 6379,
     "rediss-stream": 6379,
 }  # fmt: skip
 

@@ -37,7 +37,7 @@ def from_url(
         return AmqpBroker(
             url, confirm_seconds=confirm_seconds, queue_type=queue_type, compress_above_bytes=compress_above_bytes
         )
-    if scheme in {"redis", "rediss", "valkey"}:
+    if scheme in {"redis", "rediss"}:
         from dispatch.broker.redis import RedisBroker
 
         return RedisBroker(url, timeout_seconds=confirm_seconds, compress_above_bytes=compress_above_bytes)
@@ -45,4 +45,6 @@ def from_url(
         from dispatch.broker.redis import RedisStreamBroker
 
         return RedisStreamBroker(url, timeout_seconds=confirm_seconds, compress_above_bytes=compress_above_bytes)
-    raise ValueError(f'no adapter for the broker scheme "{scheme}"; use amqp://, redis:// or redis-stream://')
+    raise ValueError(
+        f'no adapter for the broker scheme "{scheme}"; use amqp://, redis:// or redis-stream:// (Valkey too)'
+    )

@@ -96,6 +96,13 @@ def test_a_broker_is_tried_with_the_address_that_dispatchers_use(settings, valke
     assert codes(Broker()) == ["broker.unknown"]
 
 
+def test_a_scheme_that_workers_cannot_use_is_refused_with_one_for_the_same_server(settings, valkey):
+    settings.BROKER_URL = valkey.url.replace("redis:", "valkey:")
+    [finding] = Broker().find(NOW)
+    assert finding.code == "broker.unknown"
+    assert "redis:// or redis-stream:// (Valkey" in finding.text
+
+
 @pytest.mark.parametrize(("scheme", "port"), [("redis-stream", 6379), ("rediss-stream", 6379), ("amqps", 5671)])
 def test_an_address_without_a_port_is_looked_at_where_its_scheme_says(settings, monkeypatch, scheme, port):
     settings.BROKER_URL = f"{scheme}://nobody.invalid"
