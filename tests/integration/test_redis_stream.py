@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -420,6 +421,26 @@ def test_what_is_acknowledged_and_not_yet_sent_does_not_come_again_when_an_answe
             assert (taker.numbers, proxy.cuts) == ([0, 1, 2, 3, 4, 5], 1)
             assert held(redis_server, queue) == 6, "nothing was sent before"
     assert length(redis_server, queue) == 0
+
+
+def test_an_acknowledgement_that_is_being_sent_counts_as_unsent_until_its_end_is_known(queue):
+    begun, ended = threading.Event(), threading.Event()
+
+    def away():
+        begun.set()
+        ended.wait(30)
+        raise OSError
+
+    acks = settlement.Acknowledgements(STREAMS, away, 1000)
+    acks.add((queue.name, "1-0"))
+    with ThreadPoolExecutor() as threads:
+        threads.submit(acks.send)
+        begun.wait(30)
+        asked = threads.submit(acks.unsent)
+        with suppress(TimeoutError):
+            asked.result(0.2)
+        ended.set()
+        assert asked.result(30) == [(queue.name, "1-0")]
 
 
 def test_what_was_taken_over_in_an_answer_that_was_cut_is_found_again(redis_server, queue):
