@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
+import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,38 @@ def begun(made: Installation, kind: str, function: str, **changes: Any) -> int:
     run_id = running(made, make(made, function, task_type=kind, **changes))
     made.wait_for(lambda: "sleeping" in made.log_text(run_id), "the body to begin")
     return run_id
+
+
+@contextmanager
+def standing_still(made: Installation, *processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Stopped for as long as the block lasts; on SQLite not inside a transaction, whose lock is that of the file."""
+    try:
+        for _ in range(20):
+            for process in processes:
+                process.send_signal(signal.SIGSTOP)
+            if _writable(made.database_url):
+                break
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+        else:
+            raise AssertionError("it holds the database whenever it is stopped")
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+def _writable(url: str) -> bool:
+    if not url.startswith("sqlite:///"):
+        return True
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.5, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
 
 
 def cancelled(made: Installation, *run_ids: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.installation import ROOT, Installation
-from tests.acceptance.pools import begun, cancelled, start_workers, triggered, with_pools
+from tests.acceptance.pools import begun, cancelled, standing_still, start_workers, triggered, with_pools
 from tests.acceptance.test_runs import make, running
 from tests.processes import alive, of_run
 
@@ -85,14 +85,13 @@ def test_a_worker_that_is_killed_or_stands_still_takes_its_bodies_along_before_a
     bodies = [begun(made, name, "tests.sleep", kwargs={"seconds": 600}, max_retries=1) for name in names]
     run_id = running(made, make(made, task_type="killed", **command))
     made.wait_for(lambda: of_run(run_id), "the command to start")
-    for name in names:
-        made.roles[name].send_signal(signal.SIGSTOP)
-    killed = made.roles.pop("killed")
-    killed.kill()
-    killed.wait()
-    made.wait_for(lambda: not of_run(run_id), "the command to be gone", 5)
-    for body in bodies:
-        made.wait_for(lambda body=body: made.api("GET", f"runs/{body}")["retry_count"] == 1, "the verdict")
+    with standing_still(made, *(made.roles[name] for name in names)):
+        killed = made.roles.pop("killed")
+        killed.kill()
+        killed.wait()
+        made.wait_for(lambda: not of_run(run_id), "the command to be gone", 5)
+        for body in bodies:
+            made.wait_for(lambda body=body: made.api("GET", f"runs/{body}")["retry_count"] == 1, "the verdict")
     for name in names:
         process = made.roles.pop(name)
         assert not alive(process.pid)
@@ -174,15 +173,14 @@ def test_a_revoke_with_terminate_is_refused_where_bodies_are_threads(made: Insta
 
 @pytest.mark.usefixtures("recycling")
 def test_a_purge_loses_no_run_and_uses_up_nothing(made: Installation):
-    process = made.roles["tooled"]
-    process.send_signal(signal.SIGSTOP)
-    ids = [triggered(made, "tooled", "tests.add", kwargs={"a": 1, "b": 2}) for _ in range(3)]
-    for run_id in ids:
-        made.wait_for(
-            lambda run_id=run_id: made.api("GET", f"runs/{run_id}")["status"] == "DISPATCHED", "it to be at the broker"
-        )
-    purged = told(made, "purge", "task.execution.tooled")
-    process.send_signal(signal.SIGCONT)
+    with standing_still(made, made.roles["tooled"]):
+        ids = [triggered(made, "tooled", "tests.add", kwargs={"a": 1, "b": 2}) for _ in range(3)]
+        for run_id in ids:
+            made.wait_for(
+                lambda run_id=run_id: made.api("GET", f"runs/{run_id}")["status"] == "DISPATCHED",
+                "it to be at the broker",
+            )
+        purged = told(made, "purge", "task.execution.tooled")
     assert purged >= 2, "one may be on its way to the worker already"
     runs = [made.finished(run_id) for run_id in ids]
     assert {(run["status"], run["retry_count"]) for run in runs} == {("COMPLETED", 0)}
