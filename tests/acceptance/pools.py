@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.acceptance.installation import Installation, installation
 from tests.acceptance.test_runs import make, running
+from tests.sqlite_file import writable
 
 LEASE_SECONDS = 4
 #: Bodies in threads of the worker's own process.
@@ -79,15 +79,8 @@ def standing_still(made: Installation, *processes: subprocess.Popen[bytes]) -> I
 
 
 def _writable(url: str) -> bool:
-    if not url.startswith("sqlite:///"):
-        return True
-    with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=0.5, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return False
-        connection.execute("ROLLBACK")
-        return True
+    prefix = "sqlite:///"
+    return not url.startswith(prefix) or writable(url.removeprefix(prefix))
 
 
 def cancelled(made: Installation, *run_ids: int) -> None:

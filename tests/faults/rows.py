@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 
 from tests.faults.witness import AttemptRow, EventRow, FireRow, IncarnationRow, RunRow
+from tests.sqlite_file import writable
 
 FINAL = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "SKIPPED", "LOST")
 
@@ -48,15 +48,7 @@ class Database:
 
     def writable(self) -> bool:
         """Whether somebody could write within a second. On SQLite one process at a time holds the lock of the file."""
-        if self.postgresql:
-            return True
-        with contextlib.closing(sqlite3.connect(self.path, timeout=1, isolation_level=None)) as connection:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            connection.execute("ROLLBACK")
-            return True
+        return self.postgresql or writable(self.path)
 
     def close(self) -> None:
         """Drop the connection."""
